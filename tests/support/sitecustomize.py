@@ -1,6 +1,6 @@
 """Let a linter process resolve ``ansible.module_utils.rackwright`` the way the module packer does.
 
-Put this directory on PYTHONPATH: without it ansible-lint's ``args`` rule gives up, silently, on every module of this project.
+Put this directory on PYTHONPATH: without it ansible-lint's ``args`` rule silently gives up on this project's modules.
 """
 
 from __future__ import annotations
