@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only file that imports torch, and only inside a child process: what the children of the benchmark do.
+
+A child writes each thing it knows as one JSON line to a file at once. If it hangs or dies, what it had finished stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from . import benchmark_plan, torch_suites
+from .gpu_readings import open_watch
+from .gpu_watch import Watch
+
+_NO_CPU_CLOCKS = "the device is a CPU"
+
+
+def run_first(request: Mapping[str, Any]) -> str:
+    """Import torch, write down what it is and which devices to use; run the suites here when the CPU is the only one."""
+    started = time.perf_counter()
+    torch = _import_torch()
+    seconds = time.perf_counter() - started
+    with _Progress(request["progress_path"]) as progress:
+        described = describe(torch)
+        progress.write(torch=described)
+        devices, unknown = benchmark_plan.choose_devices(request["devices"], described["cuda_device_count"])
+        progress.write(devices=devices, unknown=unknown)
+        if request.get("plan_only"):
+            return "planned"
+        if "import" in request["suites"]:
+            progress.write(result=torch_suites.import_result(seconds, request["level"]))
+        if devices == ["cpu"]:
+            _run_suites(torch, "cpu", request, progress)
+    return "done"
+
+
+def run_device(request: Mapping[str, Any]) -> str:
+    """Run the suites on ``request['device']``."""
+    torch = _import_torch()
+    with _Progress(request["progress_path"]) as progress:
+        _run_suites(torch, request["device"], request, progress)
+    return "done"
+
+
+def describe(torch: Any) -> dict[str, Any]:
+    """Return version and build of torch and what it sees; asks the CUDA runtime, so it may hang on a broken driver."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        available = bool(torch.cuda.is_available())
+        count = int(torch.cuda.device_count()) if available else 0
+    cuda_build = torch.version.cuda
+    cudnn = torch.backends.cudnn.version() if cuda_build and torch.backends.cudnn.is_available() else None
+    return {
+        "version": str(torch.__version__),
+        "cuda_build": cuda_build,
+        "hip_build": getattr(torch.version, "hip", None),
+        "arch_list": list(torch.cuda.get_arch_list()) if available else [],
+        "cudnn": cudnn,
+        "cuda_available": available,
+        "cuda_device_count": count,
+        "cuda_unavailable_reason": None if available else _why_no_cuda(cuda_build, [str(w.message) for w in caught]),
+        "threads": int(torch.get_num_threads()),
+        "path": os.path.dirname(str(getattr(torch, "__file__", "") or "")) or None,
+    }
+
+
+def _why_no_cuda(cuda_build: str | None, messages: list[str]) -> str:
+    if not cuda_build:
+        return "this build of torch has no CUDA support"
+    return " ".join(" ".join(messages).split()) or "torch sees no CUDA device"
+
+
+def _import_torch() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns on import when NumPy is absent; nothing here needs NumPy
+        import torch
+
+    return torch
+
+
+def _run_suites(torch: Any, device: str, request: Mapping[str, Any], progress: _Progress) -> None:
+    progress.write(start="device", device=device)
+    info = device_info(torch, device)
+    progress.write(device_info=info)
+    watch = Watch(None, _NO_CPU_CLOCKS)
+    if device != "cpu":
+        watch, busy = open_watch(info)
+        if busy and not request["allow_busy"]:
+            progress.write(error=_busy_error(device, busy))
+            return
+    torch.manual_seed(request["seed"])
+    bench = torch_suites.Bench(torch, device, request["level"], request["seed"], info, watch)
+    for suite in request["suites"]:
+        if suite == "import":
+            continue
+        progress.write(start=suite, device=device)
+        _run_one(bench, suite, progress)
+
+
+def _run_one(bench: torch_suites.Bench, suite: str, progress: _Progress) -> None:
+    try:
+        for result in torch_suites.SUITES[suite](bench):
+            progress.write(result=result)
+    except Exception as error:  # whatever torch raises is this suite's outcome, and the next suite still runs
+        progress.write(error={"device": bench.device, "suite": suite, **classify(error)})
+    if bench.on_gpu:
+        bench.torch.cuda.empty_cache()
+
+
+def device_info(torch: Any, device: str) -> dict[str, Any]:
+    """Return what identifies a device and bounds its shapes, before anything is allocated on it."""
+    if device == "cpu":
+        return {"device": "cpu", "name": cpu_name(), "threads": int(torch.get_num_threads())}
+    properties = torch.cuda.get_device_properties(int(device.partition(":")[2]))
+    uuid = str(getattr(properties, "uuid", "") or "")
+    return {
+        "device": device,
+        "name": str(properties.name),
+        "uuid": f"GPU-{uuid}" if uuid and not uuid.startswith(("GPU-", "MIG-")) else uuid or None,
+        "compute_capability": [int(properties.major), int(properties.minor)],
+        "total_memory_bytes": int(properties.total_memory),
+        "multiprocessors": int(properties.multi_processor_count),
+        "l2_bytes": int(getattr(properties, "L2_cache_size", 0) or 0),
+        "unified_memory": bool(getattr(properties, "is_integrated", False)),
+    }
+
+
+def cpu_name(path: str = "/proc/cpuinfo") -> str | None:
+    """Return the processor's name as the kernel gives it; None on machines whose kernel gives none."""
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        for line in handle:
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model"):
+                return value.strip()
+    return None
+
+
+def _busy_error(device: str, busy: str) -> dict[str, Any]:
+    return {
+        "device": device,
+        "suite": None,
+        "reason": "busy",
+        "detail": f"The GPU is busy: {busy}.",
+        "next_step": "Stop what uses it, or set allow_busy to measure all the same.",
+    }
+
+
+_CLASSES = (
+    (
+        "out_of_memory",
+        ("out of memory", "not enough memory", "can't allocate memory", "notenoughmemory", "memoryerror"),
+        "Free memory on the device, or use the level quick, whose shapes are smaller.",
+    ),
+    (
+        "no_kernel_image",
+        ("no kernel image",),
+        "Install a build of torch that contains this GPU's architecture.",
+    ),
+    (
+        "wrong_answer",
+        ("wronganswererror",),
+        "Take the device out of service and run its vendor's field diagnostics.",
+    ),
+)
+
+
+def classify(error: BaseException) -> dict[str, str]:
+    """Return reason, detail and next step for what a suite raised."""
+    detail = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    for reason, marks, next_step in _CLASSES:
+        if any(mark in detail.lower() for mark in marks):
+            return {"reason": reason, "detail": detail, "next_step": next_step}
+    return {
+        "reason": "error",
+        "detail": detail,
+        "next_step": "Run the suite alone with the node's interpreter and read the kernel log for Xid messages.",
+    }
+
+
+class _Progress:
+    """One JSON document per line, on disk before the next thing is tried."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> _Progress:
+        self._handle = open(self._path, "a", encoding="utf-8", buffering=1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+
+    def write(self, **record: Any) -> None:
+        self._handle.write(json.dumps(record) + "\n")
