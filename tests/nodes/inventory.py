@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An Ansible inventory of a running fleet, as JSON, which is YAML too."""
+
+from __future__ import annotations
+
+import json
+
+from .fleet import state
+from .paths import fleet_dir
+
+BOOT_TIME = "stat -c %Y /proc/1"
+
+
+def inventory(fleet: str) -> str:
+    """Inventory text; the demo and the molecule inventories say the same in YAML."""
+    folder = fleet_dir(fleet)
+    hosts = {
+        name: {"node_profile": node["profile"], "node_release": node["release"], "node_driver": node["driver"]}
+        for name, node in state(fleet)["nodes"].items()
+    }
+    variables = {
+        "ansible_ssh_common_args": f"-F {folder / 'ssh_config'}",
+        "ansible_control_path_dir": str(folder / "cp"),
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "gpu_facts_sysroot": "/run/simnvml/root",
+        # A container's boot_id never changes; its first process does.
+        "nvidia_driver_reboot_boot_time_command": BOOT_TIME,
+        "os_base_reboot_boot_time_command": BOOT_TIME,
+    }
+    return json.dumps({"gpu_nodes": {"hosts": hosts, "vars": variables}}, indent=2) + "\n"
