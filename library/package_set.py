@@ -1,0 +1,168 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Bring the packages of a Debian-family node to a wanted set."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: package_set
+short_description: Repair, refresh, upgrade, install and hold Debian packages in one call
+description:
+  - Waits for the locks of apt and dpkg, repairs what an interrupted run left half done, refreshes the package lists
+    when needed,
+    upgrades, installs exact versions and sets holds, in this order and each only where something is to be done.
+  - M(ansible.builtin.apt) stops at an interrupted database, knows no security-only upgrade and no holds, and answers
+    a dead mirror or a
+    full disk with apt's raw output. This module needs only apt-get, dpkg and Python 3.9 on the node.
+  - A repair is made only when dpkg's database (what C(dpkg --audit) reads) has half-done packages. Configuration
+    files that a person changed are kept.
+options:
+  packages:
+    description: Packages that have to be installed, as C(name) or C(name=version). Recommended packages are not
+      pulled in.
+    type: list
+    elements: str
+    default: []
+  optional:
+    description: The same, but a package that no source offers is reported under RV(unavailable) and is no error.
+    type: list
+    elements: str
+    default: []
+  upgrade:
+    description:
+      - V(none) upgrades nothing; V(security) only what comes from a security suite; V(safe) everything that needs no
+        removal;
+        V(full) also what removes packages.
+    type: str
+    choices: [none, security, safe, full]
+    default: none
+  cache_valid_time:
+    description:
+      - Age in seconds up to which the package lists are used as they are. They are refreshed all the same when the
+        sources changed
+        or a wanted package is unknown, and never when there is nothing to install or upgrade.
+    type: int
+    default: 86400
+  hold:
+    description: Shell patterns of installed packages to hold.
+    type: list
+    elements: str
+    default: []
+  hold_sources:
+    description: Names of source packages; everything installed that was built from them is held.
+    type: list
+    elements: str
+    default: []
+  release:
+    description: Shell patterns of packages whose hold is taken away, unless they are to be held.
+    type: list
+    elements: str
+    default: []
+  allow_downgrade:
+    description: Whether an exact version may be older than the installed one.
+    type: bool
+    default: false
+  lock_timeout:
+    description: Seconds to wait for other package managers.
+    type: int
+    default: 300
+attributes:
+  check_mode:
+    description: Simulates with apt and says what would be done. The package lists are not refreshed.
+    support: full
+  diff_mode:
+    description: Lists each package action.
+    support: full
+  platform:
+    description: Target systems.
+    support: full
+    platforms: debian
+author: Rackwright contributors
+"""
+
+EXAMPLES = r"""
+- name: Install a compiler and keep the kernel where it is
+  package_set:
+    packages: [build-essential, cmake]
+    upgrade: safe
+    hold: [linux-image-amd64]
+
+- name: Install one exact driver version
+  package_set:
+    packages: [nvidia-smi=535.309.01-0+deb12u1]
+    hold_sources: [nvidia-graphics-drivers]
+    allow_downgrade: true
+"""
+
+RETURN = r"""
+actions:
+  description: What was done (in check mode, what would be done), one line for each package.
+  returned: success
+  type: list
+  elements: str
+  sample: ["install nvidia-smi 535.309.01-0+deb12u1", "hold nvidia-smi"]
+repaired:
+  description: Packages that an interrupted run had left half done; C((journal)) stands for dpkg's own database.
+  returned: success
+  type: list
+  elements: str
+cache_updated:
+  description: Whether the package lists were refreshed. This alone does not count as a change.
+  returned: success
+  type: bool
+unavailable:
+  description: Optional packages that no source offers.
+  returned: success
+  type: list
+  elements: str
+held:
+  description: Packages newly put on hold.
+  returned: success
+  type: list
+  elements: str
+released:
+  description: Packages whose hold was taken away.
+  returned: success
+  type: list
+  elements: str
+lock_waited_s:
+  description: Longest wait for a lock, in seconds.
+  returned: success
+  type: float
+"""
+
+import platform
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible.module_utils.rackwright.errors import RackwrightError
+from ansible.module_utils.rackwright.package_set import PackageSet, Wish
+from ansible.module_utils.rackwright.packages_apt import Apt, module_runner
+
+ARGUMENT_SPEC = {
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "optional": {"type": "list", "elements": "str", "default": []},
+    "upgrade": {"type": "str", "choices": ["none", "security", "safe", "full"], "default": "none"},
+    "cache_valid_time": {"type": "int", "default": 86400},
+    "hold": {"type": "list", "elements": "str", "default": []},
+    "hold_sources": {"type": "list", "elements": "str", "default": []},
+    "release": {"type": "list", "elements": "str", "default": []},
+    "allow_downgrade": {"type": "bool", "default": False},
+    "lock_timeout": {"type": "int", "default": 300},
+}
+
+
+def main() -> None:
+    """Answer one call."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    options = dict(module.params)
+    apt = Apt(module_runner(module), platform.node(), options.pop("lock_timeout"))
+    try:
+        outcome = PackageSet(apt, Wish(**options), module.check_mode).run()
+    except RackwrightError as error:
+        module.fail_json(**error.to_result())
+    module.exit_json(**outcome.to_result())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""apt and dpkg as one object: waits for their locks, repairs what was interrupted, explains what fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+from .errors import RackwrightError
+from .packages import (
+    STATUS_FORMAT,
+    Candidate,
+    Change,
+    Installed,
+    explain,
+    is_lock_failure,
+    last_cause,
+    lock_error,
+    parse_madison,
+    parse_simulation,
+    parse_status,
+)
+
+Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
+
+# NEEDRESTART_MODE=l: list what should restart, restart nothing behind the back of a run
+ENVIRONMENT = {
+    "LC_ALL": "C",
+    "LANGUAGE": "C",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "APT_LISTCHANGES_FRONTEND": "none",
+    "NEEDRESTART_MODE": "l",
+}
+# a conffile a person changed is kept; Error-Mode makes `update` fail where it would go on with old lists
+GET_OPTIONS = (
+    "-y",
+    "-q",
+    "-o",
+    "Dpkg::Options::=--force-confdef",
+    "-o",
+    "Dpkg::Options::=--force-confold",
+    "-o",
+    "APT::Update::Error-Mode=any",
+)
+RETRY_SECONDS = 2.0
+STAMP = "var/lib/rackwright/apt-lists.stamp"
+
+
+class Apt:
+    """The package manager of one node."""
+
+    def __init__(
+        self,
+        run: Run,
+        node: str,
+        lock_timeout: int,
+        *,
+        options: Sequence[str] = (),
+        root: Path = Path("/"),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._run, self.node, self.lock_timeout = run, node, lock_timeout
+        self._options, self._root, self._clock, self._sleep = list(options), root, clock, sleep
+        self.waited = 0.0
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def _locked_run(self, command: Sequence[str]) -> tuple[int, str]:
+        """Run a command that takes a lock; as long as somebody else has it, wait and try again."""
+        start = self._clock()
+        while True:
+            code, out, err = self._run(command)
+            text = f"{out}\n{err}"
+            self.waited = self._clock() - start
+            if code == 0 or not is_lock_failure(text):
+                return code, text
+            if self.waited >= self.lock_timeout:
+                raise lock_error(text, self.node, self.waited)
+            self._sleep(RETRY_SECONDS)
+
+    def get(self, action: str, *arguments: str) -> str:
+        """Run apt-get; raise the explained error when it fails."""
+        code, text = self._locked_run(
+            ["apt-get", *GET_OPTIONS, "-o", f"DPkg::Lock::Timeout={self.lock_timeout}", *self._options, *arguments]
+        )
+        if code != 0:
+            raise explain(text, action, self.node, self.free_mib())
+        return text
+
+    def simulate(self, action: str, *arguments: str) -> list[Change]:
+        """Return what apt-get would do."""
+        code, out, err = self._run(
+            ["apt-get", *GET_OPTIONS, "-s", "-o", "Debug::NoLocking=true", *self._options, *arguments]
+        )
+        if code != 0:
+            raise explain(f"{out}\n{err}", action, self.node, self.free_mib())
+        return parse_simulation(out)
+
+    def free_mib(self) -> int | None:
+        """Return the free space on /var, None when it cannot be told."""
+        try:
+            return shutil.disk_usage(str(self._root / "var")).free >> 20
+        except OSError:
+            return None
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def statuses(self) -> dict[str, Installed]:
+        """Return dpkg's database."""
+        code, out, err = self._run(["dpkg-query", "-W", "-f", STATUS_FORMAT])
+        if code != 0 and not out:
+            raise RackwrightError(
+                "read dpkg's database",
+                self.node,
+                last_cause(err),
+                "Restore /var/lib/dpkg/status from /var/backups/dpkg.status.*",
+            )
+        return parse_status(out)
+
+    def candidates(self, names: Iterable[str]) -> list[Candidate]:
+        """Return every version the sources offer of the named packages, newest first."""
+        wanted = sorted(set(names))
+        if not wanted:
+            return []
+        _code, out, _err = self._run(["apt-cache", *self._options, "madison", *wanted])
+        return parse_madison(out)
+
+    def holds(self) -> set[str]:
+        """Return the packages on hold."""
+        code, out, err = self._run(["apt-mark", "showhold"])
+        if code != 0:
+            raise explain(f"{out}\n{err}", "read the holds", self.node)
+        return set(out.split())
+
+    def lists_age(self) -> float | None:
+        """Return the age of the package lists in seconds; None when there are none or the sources changed since."""
+        lists, stamp = self._root / "var/lib/apt/lists", self._root / STAMP
+        try:
+            updated = stamp.stat().st_mtime
+        except OSError:
+            return None
+        if not any(path.name.endswith(("_InRelease", "_Release")) for path in lists.glob("*")):
+            return None
+        sources = [self._root / "etc/apt/sources.list", *(self._root / "etc/apt/sources.list.d").glob("*")]
+        if any(path.stat().st_mtime > updated for path in sources if path.exists()):
+            return None
+        return max(0.0, time.time() - updated)
+
+    # -- acting ----------------------------------------------------------------------------------------------------
+
+    def update(self) -> None:
+        """Refresh the package lists and remember when."""
+        self.get("update the package lists", "update")
+        stamp = self._root / STAMP
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.touch()
+        os.utime(stamp)
+
+    def set_holds(self, hold: Sequence[str], release: Sequence[str]) -> None:
+        """Put packages on hold and release others."""
+        for verb, names in (("hold", hold), ("unhold", release)):
+            if names:
+                code, text = self._locked_run(["apt-mark", verb, *names])
+                if code != 0:
+                    raise explain(text, f"{verb} packages", self.node)
+
+    def interrupted(self, statuses: dict[str, Installed]) -> list[str]:
+        """Return what an interrupted run left half done; ``(journal)`` when dpkg died while writing its database."""
+        names = sorted(name for name, package in statuses.items() if package.broken)
+        journal = self._root / "var/lib/dpkg/updates"
+        if not names and journal.is_dir() and any(path.name.isdigit() for path in journal.iterdir()):
+            return ["(journal)"]
+        return names
+
+    def repair(self) -> list[str]:
+        """Finish what an interrupted dpkg left; return the packages that needed it.
+
+        Configure first. What then is still half unpacked has to be unpacked again from its archive, and what
+        depends on packages that never came is completed by apt. Anything left after that is a real error.
+        """
+        before = self.statuses()
+        names = self.interrupted(before)
+        if not names:
+            return []
+        # no module can do this: ansible.builtin.apt fails before it acts on an interrupted database
+        _code, text = self._locked_run(["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"])
+        left = self.statuses()
+        torn = sorted(name for name, package in left.items() if package.needs_unpack)
+        if torn:
+            self.get(
+                f"unpack {', '.join(torn)} again",
+                "install",
+                "--reinstall",
+                "--no-install-recommends",
+                "--allow-change-held-packages",
+                *torn,
+            )
+        if self.interrupted(self.statuses()):
+            text = self.get(f"repair {', '.join(names)}", "install", "--fix-broken")
+        still = self.interrupted(self.statuses())
+        if still:
+            raise explain(text, f"repair {', '.join(still)}", self.node, self.free_mib())
+        return names
+
+
+def module_runner(module: Any) -> Run:
+    """Return a runner on top of AnsibleModule.run_command with apt's environment."""
+
+    def run(command: Sequence[str]) -> tuple[int, str, str]:
+        code, out, err = module.run_command(list(command), environ_update=ENVIRONMENT)
+        return int(code), str(out), str(err)
+
+    return run
