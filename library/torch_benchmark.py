@@ -8,17 +8,17 @@ DOCUMENTATION = r"""
 module: torch_benchmark
 short_description: Prove that torch works on a node and measure its devices
 description:
-  - Imports torch with the interpreter of the node's own environment, launches a kernel whose exact answer is known on every
-    visible GPU, and measures matrix products and memory bandwidth.
-  - Every device is measured in a child process of its own, with a hard time limit. A device that hangs, crashes or runs out of
-    memory is an entry in RV(torch_benchmark.errors); what the other devices gave is kept.
-  - On a node where torch sees no GPU the CPU is measured with the same result format. Such results carry C(device=cpu) and are
-    never to be compared with a GPU's catalogue.
+  - Imports torch with the interpreter of the node's own environment, launches a kernel whose exact answer is known
+    on every visible GPU, and measures matrix products and memory bandwidth.
+  - Every device is measured in a child process of its own, with a hard time limit. A device that hangs, crashes or runs
+    out of memory is an entry in RV(torch_benchmark.errors); what the other devices gave is kept.
+  - On a node where torch sees no GPU the CPU is measured with the same result format. Such results carry C(device=cpu)
+    and are never to be compared with a GPU's catalogue.
   - Changes nothing on the node, so C(changed) is always false.
 options:
   python:
     description:
-      - Interpreter that has torch, for example C(/opt/rackwright/venv/bin/python). The module starts itself again under it.
+      - Interpreter that has torch, for example C(/opt/rackwright/venv/bin/python). The module starts again under it.
       - By default the interpreter the module was started with.
     type: path
   suites:
@@ -32,8 +32,8 @@ options:
     default: [import, kernel, gemm, memory]
   devices:
     description:
-      - V(auto) is every visible GPU, or the CPU where torch sees none. V(cuda) is every visible GPU, and an error entry where
-        there is none. V(cpu) is the CPU. Otherwise a list of GPU indices such as V(0) or V(cuda:0).
+      - V(auto) is every visible GPU, or the CPU where torch sees none. V(cuda) is every visible GPU, and an error entry
+        where there is none. V(cpu) is the CPU. Otherwise a list of GPU indices such as V(0) or V(cuda:0).
     type: list
     elements: str
     default: [auto]
@@ -53,7 +53,7 @@ options:
     type: int
     default: 20240229
   allow_busy:
-    description: Measure a GPU although other processes use it. Otherwise such a GPU is an error entry with reason C(busy).
+    description: Measure a GPU that other processes use. Otherwise it is an error entry with reason C(busy).
     type: bool
     default: false
   run_id:
@@ -112,7 +112,9 @@ torch_benchmark:
       description: Operating system, kernel, number of processors, and whether the system asks for a reboot.
       type: dict
     torch:
-      description: C(version), C(cuda_build), C(arch_list), C(cudnn), C(cuda_device_count), C(cuda_unavailable_reason), C(threads).
+      description:
+        - C(version), C(cuda_build), C(arch_list), C(cudnn), C(threads), C(cuda_device_count) and, where it is zero, the
+          C(cuda_unavailable_reason).
       type: dict
     device_kind:
       description: V(cpu) or V(cuda).
@@ -122,10 +124,12 @@ torch_benchmark:
       type: dict
     results:
       description:
-        - One entry per measurement with C(suite), C(name), C(unit) (TFLOP/s, decimal GB/s, s), C(device), C(dtype), C(shape), C(samples).
-        - C(value) is the C(median); C(p5), C(p95), C(min), C(max) are of the same unit, C(spread) is (p95 - p5) / median.
-        - C(clocks) has SM and memory clock in MHz, power in W and temperature in degrees Celsius before, during and after; C(throttle)
-          the fraction of the time each event reason was active. Both are null on a CPU, and C(missing) says why.
+        - One entry per measurement with C(suite), C(name), C(unit) (TFLOP/s, decimal GB/s, s), C(device), C(dtype),
+          C(shape), C(samples).
+        - C(value) is the C(median); C(p5), C(p95), C(min), C(max) are of the same unit.
+        - C(spread) is (p95 - p5) / median.
+        - C(clocks) has SM and memory clock in MHz, power in W and temperature in degrees Celsius before, during and
+          after; C(throttle) the fraction of the time each event reason was active. On a CPU both are null.
       type: list
       elements: dict
     errors:
@@ -144,6 +148,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.respawn import has_respawned, respawn_module
+
 from ansible.module_utils.rackwright import benchmark, benchmark_plan
 from ansible.module_utils.rackwright.errors import MissingError, RackwrightError
 

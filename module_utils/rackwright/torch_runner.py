@@ -21,7 +21,7 @@ _NO_CPU_CLOCKS = "the device is a CPU"
 
 
 def run_first(request: Mapping[str, Any]) -> str:
-    """Import torch, write down what it is and which devices to use; run the suites here when the CPU is the only one."""
+    """Import torch, write down what it is and which devices to use; run the suites if the CPU is the only one."""
     started = time.perf_counter()
     torch = _import_torch()
     seconds = time.perf_counter() - started

@@ -2,7 +2,7 @@
 """The measurements themselves, on an imported torch that is handed in. Runs only inside a child process.
 
 Methods, and why, are in docs/benchmarks.md: per-iteration CUDA events with one synchronisation at the end, an L2 flush
-before each timed iteration, normally distributed data, warm-up by time, GPU clocks and event reasons beside each number.
+before each timed iteration, normally distributed data, warm-up by time, GPU clocks and event reasons beside a number.
 """
 
 from __future__ import annotations

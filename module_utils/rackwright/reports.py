@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts as files and as a table in the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .errors import InvalidInputError, RackwrightError
+from .verdict import FAIL, PASS, counts_text, fleet_document
+from .verdict_record import dig
+
+WIDTH = 120
+#: A longer table is cut to the nodes that did not pass; the reports name all of them.
+MAX_ROWS = 40
+COLUMNS = ("node", "os", "gpus", "driver", "torch", "checks", "verdict")
+_GAP = "  "
+#: Columns that give way, widest first, when a row is longer than the terminal; never the verdict or the checks.
+_SHRINKABLE = ("gpus", "os", "node", "torch", "driver", "checks")
+_LEAST = 8
+
+
+class ReportError(RackwrightError):
+    """A report could not be written."""
+
+    kind = "report"
+
+
+def row(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the table row of one verdict document."""
+    return {
+        "node": str(document["node"]),
+        "os": str(dig(document, "system.os") or "unknown"),
+        "gpus": gpus_text(document.get("gpu")),
+        "driver": str(
+            dig(document, "gpu.driver.library_version") or dig(document, "gpu.driver.kernel_module_version") or "none"
+        ),
+        "torch": str(dig(document, "torch.version") or "none"),
+        "checks": counts_text(document["summary"]),
+        "verdict": str(document["verdict_text"]),
+    }
+
+
+def gpus_text(gpu: Mapping[str, Any] | None) -> str:
+    """Return ``8 x H100 80GB HBM3 (simulated)``; several kinds are joined by a plus."""
+    if gpu is None:
+        return "unknown"
+    counts: dict[str, int] = {}
+    for device in gpu.get("devices") or []:
+        name = re.sub(r"^NVIDIA (GeForce )?", "", str(device.get("name") or "unknown GPU"))
+        counts[name] = counts.get(name, 0) + 1
+    text = " + ".join(f"{count} x {name}" for name, count in counts.items())
+    if not text:
+        situation = str(gpu.get("situation"))
+        return "none" if situation == "no_gpu" else f"none ({situation})"
+    return f"{text} (simulated)" if gpu.get("simulated") else text
+
+
+def table_text(
+    documents: Sequence[Mapping[str, Any]], location: str | None, run_id: str, check_mode: bool = False
+) -> str:
+    """Return the whole summary: table, reasons of everything that did not pass, where the reports are."""
+    rows = [row(document) for document in documents]
+    shown = (
+        rows
+        if len(rows) <= MAX_ROWS
+        else [entry for entry, document in zip(rows, documents) if document["verdict"] != PASS][:MAX_ROWS]
+    )
+    lines = ["Rackwright verdicts" + (" (check mode: nothing was changed or measured)" if check_mode else ""), ""]
+    lines += _table(shown)
+    if len(shown) < len(rows):
+        lines.append(f"... and {len(rows) - len(shown)} more nodes, named in the fleet's report")
+    for document in documents:
+        if document["verdict"] != PASS and any(entry["node"] == document["node"] for entry in shown):
+            lines += ["", f"{document['node']}: {document['verdict_text']}"]
+            lines += _bullets(document["reasons"])
+    lines += ["", _totals(documents)]
+    lines += [f"Reports: {location} (run {run_id})"] if location else ["Reports: none are written in check mode"]
+    return "\n".join(lines)
+
+
+def _totals(documents: Sequence[Mapping[str, Any]]) -> str:
+    verdicts = [document["verdict"] for document in documents]
+    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in (PASS, "warn", FAIL))
+    text = f"{len(verdicts)} node(s): {counts}."
+    if any(document["simulated"] for document in documents):
+        text += " Simulated GPUs run nothing: their speed is not measured."
+    return text
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    widths = {name: max([len(name), *(len(entry[name]) for entry in rows)]) for name in COLUMNS}
+    excess = sum(widths.values()) + len(_GAP) * (len(COLUMNS) - 1) - WIDTH
+    for name in _SHRINKABLE:
+        cut = max(0, min(excess, widths[name] - _LEAST))
+        widths[name] -= cut
+        excess -= cut
+    header = {name: name.upper() for name in COLUMNS}
+    rule = {name: "-" * widths[name] for name in COLUMNS}
+    return [_GAP.join(_fit(entry[name], widths[name]) for name in COLUMNS).rstrip() for entry in (header, rule, *rows)]
+
+
+def _fit(text: str, width: int) -> str:
+    return text.ljust(width) if len(text) <= width else text[: width - 2] + ".."
+
+
+def _bullets(reasons: Sequence[str], most: int = 12) -> list[str]:
+    lines: list[str] = []
+    for reason in reasons[:most]:
+        lines += textwrap.wrap(reason, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_long_words=True)
+    if len(reasons) > most:
+        lines.append(f"  ... and {len(reasons) - most} more, in the report")
+    return lines
+
+
+def file_name(node: str) -> str:
+    """Return the report's file name; a node whose name is no file name is refused, never redirected elsewhere."""
+    if not node or "/" in node or "\0" in node or node in (".", "..") or len(node) > 200:
+        raise InvalidInputError(
+            "name the report", f"node {node!r}", "the name cannot be a file name", "Rename the node in the inventory"
+        )
+    return f"{node}.json"
+
+
+def write_reports(directory: str, run_id: str, documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Write one file per node below ``directory/run_id`` and then the fleet's file; return the fleet's document.
+
+    Each file appears whole or not at all, and the fleet's file, written last, never names a report that is not there.
+    """
+    names = {node: file_name(node) for node in documents}
+    target = os.path.join(directory, file_name(run_id)[: -len(".json")])
+    fleet = fleet_document(documents, run_id, {node: os.path.join(run_id, name) for node, name in names.items()})
+    _make_directory(target)
+    for node, document in documents.items():
+        write_json(os.path.join(target, names[node]), document)
+    write_json(os.path.join(directory, "fleet.json"), fleet)
+    return fleet
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def write_json(path: str, document: Mapping[str, Any]) -> None:
+    """Write a document beside its place and move it there: readers see the old file or the new one, whole."""
+    text = json.dumps(document, indent=2, sort_keys=False, allow_nan=False) + "\n"
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=".report-", dir=os.path.dirname(path))
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: str, error: OSError) -> ReportError:
+    return ReportError(
+        "write the report",
+        path,
+        error.strerror or str(error),
+        "Free space or choose another directory with rackwright_reports; the reports of earlier runs are intact",
+        found=error.errno,
+    )

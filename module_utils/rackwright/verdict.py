@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the evidence of one run to a verdict per node. Pure: records in, records out.
+
+A verdict is ``pass`` only where the proof was given: the checks named in :data:`PROOF` must have been made and passed.
+That nothing failed is no proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from . import verdict_benchmark, verdict_gpu
+from .verdict_record import (
+    FAIL,
+    NOT_APPLICABLE,
+    NOT_MEASURED,
+    PASS,
+    STATUSES,
+    WARN,
+    Check,
+    Evidence,
+    check,
+)
+
+SCHEMA = 1
+KIND = "rackwright.verdict"
+FLEET_KIND = "rackwright.fleet"
+
+#: At least one check of each of these must have passed (or warned) before a node can pass.
+PROOF = ("facts.present", "torch.import", "torch.kernel", "benchmark.gemm", "benchmark.memory")
+
+_SECTIONS: tuple[Callable[[Evidence], list[Check]], ...] = (
+    verdict_gpu.situation_checks,
+    verdict_gpu.count_checks,
+    verdict_gpu.driver_checks,
+    verdict_gpu.device_checks,
+    verdict_benchmark.reboot_checks,
+    verdict_benchmark.torch_checks,
+    verdict_benchmark.number_checks,
+    verdict_benchmark.throttle_checks,
+    verdict_benchmark.error_checks,
+)
+
+
+def judge_node(evidence: Evidence) -> dict[str, Any]:
+    """Return the verdict document of one node, without time stamp."""
+    checks = _checks(evidence)
+    checks += _lacking(checks)
+    verdict = overall(checks)
+    simulated = evidence.simulated
+    return {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "node": evidence.node,
+        "run_id": evidence.run_id,
+        "verdict": verdict,
+        "verdict_text": f"{verdict} (simulated)" if simulated else verdict,
+        "simulated": simulated,
+        "reasons": reasons(checks),
+        "summary": {status: sum(1 for entry in checks if entry["status"] == status) for status in STATUSES},
+        "checks": checks,
+        "system": evidence.host,
+        "gpu": verdict_gpu.digest(evidence),
+        "torch": evidence.torch,
+        "benchmark": verdict_benchmark.digest(evidence),
+    }
+
+
+def _checks(evidence: Evidence) -> list[Check]:
+    failure = evidence.failure()
+    if failure is not None:
+        return [failure]
+    if evidence.gpu is None:
+        return [
+            check(
+                "facts.present",
+                FAIL,
+                evidence.node,
+                reason="no proof: the GPU facts of this run are missing",
+                next_step="Run the proof on this node and read why gpu_facts gave no answer.",
+            )
+        ]
+    present = check("facts.present", PASS, evidence.node, observed=evidence.gpu.get("source"))
+    return [present, *(entry for section in _SECTIONS for entry in section(evidence))]
+
+
+def _lacking(checks: Sequence[Check]) -> list[Check]:
+    """Return a failed check per part of the proof that nobody gave and whose absence nothing else explains."""
+    if any(entry["status"] == FAIL for entry in checks):
+        return []
+    given = {entry["id"] for entry in checks if entry["status"] in (PASS, WARN)}
+    open_ids = {entry["id"] for entry in checks if entry["status"] == NOT_MEASURED}
+    return [
+        check(
+            missing,
+            FAIL,
+            "node",
+            reason=f"no proof: {missing} was not shown",
+            next_step="Run the proof with all benchmark suites.",
+        )
+        for missing in PROOF
+        if missing not in given and missing not in open_ids
+    ]
+
+
+def overall(checks: Sequence[Check]) -> str:
+    """Return the worst status; what should have been measured and was not is worth a warning, never a pass."""
+    statuses = {entry["status"] for entry in checks}
+    if FAIL in statuses or not statuses & {PASS, WARN}:
+        return FAIL
+    return WARN if statuses & {WARN, NOT_MEASURED} else PASS
+
+
+def reasons(checks: Sequence[Check]) -> list[str]:
+    """Return one line per check that keeps the node from passing, failures first."""
+    lines = []
+    for status, label in ((FAIL, "fail"), (WARN, "warn"), (NOT_MEASURED, "not measured")):
+        for entry in checks:
+            if entry["status"] == status:
+                step = f" {entry['next_step']}" if entry["next_step"] else ""
+                text = str(entry["reason"] or "no reason given").rstrip(".")
+                lines.append(f"{label}: {entry['id']} on {entry['subject']}: {text}.{step}")
+    return lines
+
+
+def judge_fleet(evidence: Mapping[str, Evidence]) -> dict[str, dict[str, Any]]:
+    """Return the verdict document of every node, by name."""
+    return {node: judge_node(evidence[node]) for node in evidence}
+
+
+def fleet_document(documents: Mapping[str, Mapping[str, Any]], run_id: str, files: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fleet's document: counts and one short entry per node. The fleet passes when every node does."""
+    verdicts = [document["verdict"] for document in documents.values()]
+    worst = next((verdict for verdict in (FAIL, WARN, PASS) if verdict in verdicts), FAIL)
+    return {
+        "schema": SCHEMA,
+        "kind": FLEET_KIND,
+        "run_id": run_id,
+        "verdict": worst,
+        "simulated": any(document["simulated"] for document in documents.values()),
+        "summary": {verdict: verdicts.count(verdict) for verdict in (PASS, WARN, FAIL)},
+        "nodes": {
+            node: {
+                "verdict": document["verdict"],
+                "verdict_text": document["verdict_text"],
+                "simulated": document["simulated"],
+                "reasons": document["reasons"],
+                "report": files[node],
+            }
+            for node, document in documents.items()
+        },
+    }
+
+
+def counts_text(summary: Mapping[str, int]) -> str:
+    """Return ``12 pass 1 warn 3 n/a``: what is zero is left out."""
+    labels = {PASS: "pass", WARN: "warn", FAIL: "fail", NOT_MEASURED: "not measured", NOT_APPLICABLE: "n/a"}
+    order = (PASS, FAIL, WARN, NOT_MEASURED, NOT_APPLICABLE)
+    return " ".join(f"{summary[status]} {labels[status]}" for status in order if summary[status]) or "none"

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks on what torch_benchmark gave: torch itself, exact answers, numbers against the catalogue. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import verdict_gates as gates
+from .measure import NOTABLE_SPREAD, is_measurement
+from .verdict_gpu import device_name
+from .verdict_record import (
+    FAIL,
+    NOT_APPLICABLE,
+    NOT_MEASURED,
+    PASS,
+    SIMULATED_REASON,
+    WARN,
+    Check,
+    Evidence,
+    check,
+    dig,
+)
+
+_AGAIN = "Run the proof again and read what torch_benchmark reports for this node."
+_INSTALL = "Run the role pytorch again."
+#: The square acceptance shape; other sizes are reported beside it.
+_GATE_SIZE = 8192
+_SUITES = ("gemm", "memory")
+#: Event reasons that are faults, with the fraction of the time that warns and that fails.
+_THROTTLE_LIMITS = {
+    "hw_slowdown": (0.01, 0.01),
+    "hw_thermal_slowdown": (0.01, 0.01),
+    "hw_power_brake_slowdown": (0.01, 0.01),
+    "sw_thermal_slowdown": (0.05, 0.20),
+}
+
+
+def reboot_checks(evidence: Evidence) -> list[Check]:
+    """Warn where the system waits for a restart: what runs is then not what is installed."""
+    if dig(evidence.reboot, "required") or dig(evidence.host, "reboot_required"):
+        reason = str(evidence.reboot.get("reason") or "the system asks for a restart")
+        step = "Restart the node, or allow the roles to do it."
+        return [check("system.reboot", WARN, "node", observed=True, expected=False, reason=reason, next_step=step)]
+    if evidence.host is None and not evidence.reboot:
+        return [check("system.reboot", NOT_MEASURED, "node", reason="nothing told whether a restart is pending")]
+    return [check("system.reboot", PASS, "node", observed=False, expected=False)]
+
+
+def torch_checks(evidence: Evidence) -> list[Check]:
+    """Judge import, version, build, and the exact answers of kernels."""
+    missing = _no_document(evidence)
+    if missing is not None:
+        return [missing]
+    return [_import(evidence), *_build(evidence), *_kernels(evidence)]
+
+
+def _no_document(evidence: Evidence) -> Check | None:
+    if evidence.measured is not None:
+        return None
+    result = evidence.benchmark
+    if evidence.check_mode:
+        reason = "check mode: the benchmark was planned, not run"
+        return check("torch.import", NOT_MEASURED, "node", reason=reason)
+    if result.get("failed"):
+        reason = f"no proof: torch_benchmark failed: {' '.join(str(result.get('msg') or 'no message').split())}"
+        return check("torch.import", FAIL, "node", reason=reason, next_step=result.get("hint") or _AGAIN)
+    document = result.get("torch_benchmark")
+    if isinstance(document, Mapping):
+        found = document.get("run_id")
+        reason = f"no proof: the benchmark belongs to run {found}, not to {evidence.run_id}"
+        return check("torch.import", FAIL, "node", observed=found, reason=reason, next_step=_AGAIN)
+    reason = "no proof: no benchmark was registered for this node in this run"
+    return check("torch.import", FAIL, "node", reason=reason, next_step=_AGAIN)
+
+
+def _import(evidence: Evidence) -> Check:
+    version, wanted = str(dig(evidence.torch, "version") or ""), evidence.expected.get("torch_version")
+    common = {"observed": version or None, "expected": wanted}
+    if not version:
+        reason = "no proof: torch gave no version"
+        return check("torch.import", FAIL, "node", **common, reason=reason, next_step=_INSTALL)
+    if wanted and not same_version(version, str(wanted)):
+        reason = f"torch {version} is installed, {wanted} is asked for"
+        return check("torch.import", FAIL, "node", **common, reason=reason, next_step=_INSTALL)
+    return check("torch.import", PASS, "node", **common)
+
+
+def same_version(installed: str, wanted: str) -> bool:
+    """True for ``2.13.0+cpu`` and ``2.13.0``; a wish with a build (``+cu130``) must match it as well."""
+    return installed == wanted or ("+" not in wanted and installed.partition("+")[0] == wanted)
+
+
+def _build(evidence: Evidence) -> list[Check]:
+    if evidence.simulated:
+        return [check("torch.build", NOT_APPLICABLE, "node", reason=SIMULATED_REASON)]
+    if not evidence.has_real_gpus:
+        return [check("torch.build", NOT_APPLICABLE, "node", reason="the node has no usable GPU")]
+    cuda, version = dig(evidence.torch, "cuda_build"), dig(evidence.torch, "version")
+    if not cuda:
+        reason = f"torch {version} is a CPU build, the node has {dig(evidence.gpu, 'count')} usable GPU(s)"
+        return [check("torch.build", FAIL, "node", observed=cuda, reason=reason, next_step=_INSTALL)]
+    if not dig(evidence.torch, "cuda_available"):
+        reason = f"torch cannot use CUDA: {dig(evidence.torch, 'cuda_unavailable_reason')}"
+        step = "Compare the CUDA version of this build with the newest one the driver supports."
+        return [check("torch.build", FAIL, "node", observed=cuda, reason=reason, next_step=step)]
+    return [check("torch.build", PASS, "node", observed=cuda)]
+
+
+def _kernels(evidence: Evidence) -> list[Check]:
+    launched = {str(entry.get("device")): entry for entry in results(evidence) if entry.get("suite") == "kernel"}
+    if evidence.has_real_gpus:
+        return [_kernel(launched.get(key or ""), subject) for key, subject in gpu_subjects(evidence)]
+    checks = [_kernel(launched.get("cpu"), "cpu")]
+    if evidence.simulated:
+        checks.append(check("torch.kernel", NOT_APPLICABLE, "gpu", reason=SIMULATED_REASON))
+    return checks
+
+
+def _kernel(result: Mapping[str, Any] | None, subject: str) -> Check:
+    if result is None:
+        reason = "no proof: no kernel was launched on this device"
+        return check("torch.kernel", FAIL, subject, reason=reason, next_step=_AGAIN)
+    if result.get("value") != 0:
+        reason = f"{result.get('value')} elements of the answer are wrong"
+        step = "Take the device out of service and run the vendor's field diagnostics."
+        return check(
+            "torch.kernel", FAIL, subject, observed=result.get("value"), expected=0, reason=reason, next_step=step
+        )
+    return check("torch.kernel", PASS, subject, observed=0, expected=0)
+
+
+def results(evidence: Evidence) -> list[Mapping[str, Any]]:
+    """Return the well-formed results of this run's benchmark."""
+    value = dig(evidence.measured, "results")
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
+def gpu_subjects(evidence: Evidence) -> list[tuple[str | None, str]]:
+    """Return, per GPU of the facts, torch's name for it (None where torch does not see it) and its name in checks.
+
+    Matched by UUID; where torch gives none, by position, which is right as long as torch sees all of them.
+    """
+    seen = dig(evidence.measured, "devices") or {}
+    by_uuid = {info.get("uuid"): key for key, info in seen.items() if isinstance(info, Mapping) and info.get("uuid")}
+    pairs: list[tuple[str | None, str]] = []
+    for position, device in enumerate(evidence.devices):
+        positional = f"cuda:{position}" if not by_uuid and f"cuda:{position}" in seen else None
+        pairs.append((by_uuid.get(device.get("uuid"), positional), device_name(device)))
+    return pairs
+
+
+def number_checks(evidence: Evidence) -> list[Check]:
+    """Judge that the numbers are there and finite and, on real GPUs, how they compare with the catalogue."""
+    if evidence.measured is None:
+        return []
+    checks: list[Check] = []
+    for suite in _SUITES:
+        if evidence.has_real_gpus:
+            pairs = zip(gpu_subjects(evidence), evidence.devices)
+            checks += [_gpu_number(evidence, suite, key, subject, device) for (key, subject), device in pairs]
+            continue
+        checks.append(_cpu_number(evidence, suite))
+        if evidence.simulated:
+            checks.append(check(f"benchmark.{suite}", NOT_APPLICABLE, "gpu", reason=SIMULATED_REASON))
+    return checks
+
+
+def _of(evidence: Evidence, suite: str, device: str | None) -> list[Mapping[str, Any]]:
+    return [entry for entry in results(evidence) if entry.get("suite") == suite and entry.get("device") == device]
+
+
+def _unusable(check_id: str, subject: str, found: Sequence[Mapping[str, Any]]) -> Check | None:
+    if not found:
+        return check(check_id, FAIL, subject, reason="no proof: nothing was measured", next_step=_AGAIN)
+    broken = [str(entry.get("name")) for entry in found if not is_measurement(entry)]
+    if broken:
+        reason = f"no proof: {', '.join(broken)} is not a finite number above zero"
+        return check(check_id, FAIL, subject, reason=reason, next_step=_AGAIN)
+    return None
+
+
+def _cpu_number(evidence: Evidence, suite: str) -> Check:
+    check_id, found = f"benchmark.{suite}", _of(evidence, suite, "cpu")
+    unusable = _unusable(check_id, "cpu", found)
+    if unusable is not None:
+        return unusable
+    reason = "measured on the CPU: compared with no catalogue"
+    return check(check_id, PASS, "cpu", observed=_shown(found), reason=reason)
+
+
+def _gpu_number(evidence: Evidence, suite: str, key: str | None, subject: str, device: Mapping[str, Any]) -> Check:
+    check_id, found = f"benchmark.{suite}", _of(evidence, suite, key)
+    unusable = _unusable(check_id, subject, found)
+    if unusable is not None:
+        return unusable
+    row = evidence.catalogue.get(str(device.get("catalogue_id")))
+    if row is None:
+        reason = "measured, not judged: the card is not in the catalogue"
+        return check(check_id, PASS, subject, observed=_shown(found), reason=reason)
+    result = _acceptance_shape(found)
+    gate_name = gates.gemm_gate(row) if suite == "gemm" else gates.memory_gate(row)
+    peak = gates.peak_tflops(row, str(result.get("dtype"))) if suite == "gemm" else row.get("memory_bandwidth_gbps")
+    if gate_name is None or not peak:
+        reason = "measured, not judged: the catalogue has no peak for it"
+        return check(check_id, PASS, subject, observed=_shown(found), reason=reason)
+    return _judged(check_id, subject, result, float(peak), gate_name, evidence)
+
+
+def _judged(
+    check_id: str, subject: str, result: Mapping[str, Any], peak: float, gate_name: str, evidence: Evidence
+) -> Check:
+    gate = gates.merged(evidence.gates)[gate_name]
+    fraction = float(result["value"]) / peak
+    observed = {**_shown([result])[0], "fraction_of_peak": round(fraction, 4), "level": result.get("level")}
+    expected = {"peak": peak, "gate": gate_name, **gate, "calibrated": gates.CALIBRATED}
+    step = gates.step_for(fraction, gate)
+    note = f"{fraction:.0%} of the catalogue's {peak:g} {result.get('unit')}"
+    if step == "pass":
+        return check(check_id, PASS, subject, observed=observed, expected=expected, reason=note + _spread_note(result))
+    reason = f"{note}, below {gate[step]:.0%} (gate {gate_name}, not calibrated){_spread_note(result)}"
+    advice = "Read clocks and throttle beside the number: power cap, heat and a narrow link come before a bad card."
+    status = FAIL if step == "fail" else WARN
+    return check(check_id, status, subject, observed=observed, expected=expected, reason=reason, next_step=advice)
+
+
+def _acceptance_shape(found: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the result that is judged: the acceptance shape, else the largest; of the memory suite the copy."""
+    exact = [
+        entry for entry in found if (entry.get("shape") or [0])[0] == _GATE_SIZE or "copy" in str(entry.get("name"))
+    ]
+    return exact[0] if exact else max(found, key=lambda entry: (entry.get("shape") or [0])[0])
+
+
+def _shown(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: entry.get(key) for key in ("name", "value", "unit", "spread")} for entry in found]
+
+
+def _spread_note(result: Mapping[str, Any]) -> str:
+    spread = float(result.get("spread") or 0.0)
+    return f"; rounds differ by {spread:.0%}, a sign of a power cap or heat" if spread > NOTABLE_SPREAD else ""
+
+
+def throttle_checks(evidence: Evidence) -> list[Check]:
+    """Judge the event reasons that were active while a real GPU was measured."""
+    if evidence.measured is None or not evidence.has_real_gpus:
+        return []
+    return [_throttle(evidence, key, subject) for key, subject in gpu_subjects(evidence) if key is not None]
+
+
+def _throttle(evidence: Evidence, key: str, subject: str) -> Check:
+    timed = [entry for suite in _SUITES for entry in _of(evidence, suite, key)]
+    records = [entry["throttle"] for entry in timed if isinstance(entry.get("throttle"), Mapping)]
+    if not records:
+        reason = next((str(dig(entry, "missing.throttle")) for entry in timed), "nothing was measured")
+        return check("benchmark.throttle", NOT_MEASURED, subject, reason=reason)
+    worst = {
+        reason: max(float(dig(record, f"fractions.{reason}") or 0.0) for record in records)
+        for reason in _THROTTLE_LIMITS
+    }
+    for status, position in ((FAIL, 1), (WARN, 0)):
+        over = {name: part for name, part in worst.items() if part > _THROTTLE_LIMITS[name][position]}
+        if over:
+            listed = ", ".join(f"{name} {part:.0%} of the time" for name, part in over.items())
+            step = "Check cooling, air flow and power supply of the node."
+            return check("benchmark.throttle", status, subject, observed=worst, reason=listed, next_step=step)
+    return check("benchmark.throttle", PASS, subject, observed=worst)
+
+
+def error_checks(evidence: Evidence) -> list[Check]:
+    """Return a failed check per error that the benchmark recorded."""
+    value = dig(evidence.measured, "errors")
+    return [
+        check(
+            "benchmark.run",
+            FAIL,
+            str(entry.get("device") or "node"),
+            observed=entry.get("reason"),
+            reason=" ".join(str(part) for part in (entry.get("suite"), entry.get("detail")) if part),
+            next_step=entry.get("next_step"),
+        )
+        for entry in (value if isinstance(value, list) else [])
+        if isinstance(entry, Mapping)
+    ]
+
+
+def digest(evidence: Evidence) -> dict[str, Any] | None:
+    """Return the part of the benchmark that belongs into a report; what torch is stands beside it."""
+    if evidence.measured is None:
+        return None
+    keys = ("level", "suites", "seed", "device_kind", "devices", "results", "errors", "python")
+    return {**{key: evidence.measured.get(key) for key in keys}, "calibrated": gates.CALIBRATED}

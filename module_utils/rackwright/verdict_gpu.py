@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks on what gpu_facts saw: situation, count, driver versions, health of each device. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, WARN, Check, Evidence, check, dig
+
+_NO_GPU = "the node has no GPU"
+#: Recovery actions a driver recommends that leave the GPU usable for other work.
+_MILD_RECOVERY = ("drain_p2p", "drain p2p")
+_NO_RECOVERY = (None, "", "none")
+
+
+def situation_checks(evidence: Evidence) -> list[Check]:
+    """Judge what GPU situation the node is in; no GPU is fine unless the inventory expects some."""
+    situation = evidence.situation
+    expected = evidence.expected.get("gpu_count")
+    common = {"observed": situation, "expected": "ready"}
+    if situation == "ready":
+        return [check("gpu.situation", PASS, "node", **common)]
+    cause = str(dig(evidence.gpu, "cause") or f"situation {situation}")
+    step = dig(evidence.gpu, "next_step")
+    if situation == "no_gpu":
+        if expected:
+            reason = f"the inventory expects {expected} GPU(s), the node has none"
+            step = "Check seating, power and firmware settings of the GPUs, or correct gpu_expected_count."
+            return [check("gpu.situation", FAIL, "node", **common, reason=reason, next_step=step)]
+        return [check("gpu.situation", NOT_APPLICABLE, "node", observed=situation, reason=_NO_GPU)]
+    if situation == "wsl2" and dig(evidence.gpu, "count"):
+        return [check("gpu.situation", PASS, "node", observed=situation, expected="ready or wsl2", reason=cause)]
+    return [check("gpu.situation", FAIL, "node", **common, reason=cause, next_step=step)]
+
+
+def count_checks(evidence: Evidence) -> list[Check]:
+    """Compare the GPUs the driver answers for with those on the bus and those the inventory expects."""
+    count, on_bus = dig(evidence.gpu, "count"), dig(evidence.gpu, "pci_count")
+    expected = evidence.expected.get("gpu_count")
+    checks = []
+    if expected is None:
+        reason = "gpu_expected_count is not set for this node"
+        checks.append(check("gpu.count_expected", NOT_APPLICABLE, "node", observed=count, reason=reason))
+    else:
+        wrong = count != expected
+        checks.append(
+            check(
+                "gpu.count_expected",
+                FAIL if wrong else PASS,
+                "node",
+                observed=count,
+                expected=expected,
+                reason=f"the driver answers for {count} GPU(s), the inventory expects {expected}" if wrong else None,
+                next_step="Find the missing GPU in the kernel log, or correct gpu_expected_count." if wrong else None,
+            )
+        )
+    checks.append(_bus_check(evidence.situation, count, on_bus))
+    return checks
+
+
+def _bus_check(situation: str, count: Any, on_bus: Any) -> Check:
+    common = {"observed": count, "expected": on_bus}
+    if situation == "no_gpu" or (not on_bus and not count):
+        return check("gpu.count_bus", NOT_APPLICABLE, "node", **common, reason=_NO_GPU)
+    if situation == "wsl2":
+        return check("gpu.count_bus", NOT_APPLICABLE, "node", **common, reason="under WSL2 the GPU is not on the bus")
+    if on_bus is None:
+        return check("gpu.count_bus", NOT_MEASURED, "node", **common, reason="the PCI bus could not be read")
+    if count == on_bus:
+        return check("gpu.count_bus", PASS, "node", **common)
+    reason = f"{on_bus} NVIDIA GPU(s) are on the PCI bus, the driver answers for {count}"
+    step = "Read the kernel log for Xid 79 or a failed initialisation; reset the GPU or restart the node."
+    return check("gpu.count_bus", FAIL, "node", **common, reason=reason, next_step=step)
+
+
+def driver_checks(evidence: Evidence) -> list[Check]:
+    """Compare the versions of kernel module, library, package and inventory."""
+    if evidence.situation == "no_gpu":
+        return [check("driver.coherent", NOT_APPLICABLE, "node", reason=_NO_GPU)]
+    driver = dig(evidence.gpu, "driver") or {}
+    versions = {
+        "kernel module": driver.get("kernel_module_version"),
+        "library": driver.get("library_version") or driver.get("nvml_version"),
+        "package": upstream_version(evidence.driver_package_version),
+    }
+    return [_coherent(versions, evidence.situation), _wanted(versions, evidence.expected.get("driver_version"))]
+
+
+def _coherent(versions: Mapping[str, Any], situation: str) -> Check:
+    known = {name: str(version) for name, version in versions.items() if version}
+    common: dict[str, Any] = {"observed": known, "expected": "one version everywhere"}
+    if len(set(known.values())) > 1:
+        listed = ", ".join(f"{name} {version}" for name, version in known.items())
+        step = "Restart the node, or reload the kernel module, so that it fits the installed library."
+        return check("driver.coherent", FAIL, "node", **common, reason=f"versions differ: {listed}", next_step=step)
+    if "library" not in known:
+        reason = "no driver library answers"
+        return check(
+            "driver.coherent", FAIL, "node", **common, reason=reason, next_step="Install the driver with nvidia_driver."
+        )
+    if "kernel module" not in known:
+        if situation == "wsl2":
+            reason = "under WSL2 the kernel module belongs to Windows"
+            return check("driver.coherent", NOT_APPLICABLE, "node", **common, reason=reason)
+        reason = "the version of the kernel module is not known"
+        return check("driver.coherent", NOT_MEASURED, "node", **common, reason=reason)
+    return check("driver.coherent", PASS, "node", **common)
+
+
+def _wanted(versions: Mapping[str, Any], wanted: Any) -> Check:
+    library = versions["library"]
+    if not wanted:
+        reason = "no driver version is asked for in this run"
+        return check("driver.wanted", NOT_APPLICABLE, "node", observed=library, reason=reason)
+    target = upstream_version(str(wanted))
+    common = {"observed": library, "expected": target}
+    # a branch (535) is a wish that every version of the branch fulfils
+    if library and (library == target or str(library).startswith(f"{target}.")):
+        return check("driver.wanted", PASS, "node", **common)
+    reason = f"driver {library or 'none'} runs, {target} is asked for"
+    return check("driver.wanted", FAIL, "node", **common, reason=reason, next_step="Run the role nvidia_driver again.")
+
+
+def upstream_version(package_version: str | None) -> str | None:
+    """Return the upstream part of a package version: ``535.288.01`` of ``1:535.288.01-1~deb12u1``."""
+    if not package_version:
+        return None
+    match = re.match(r"(?:\d+:)?([^-~+]+)", package_version)
+    return match.group(1) if match else package_version
+
+
+def device_checks(evidence: Evidence) -> list[Check]:
+    """Judge ECC mode and errors, row remapping, recovery action, link and catalogue of each device."""
+    checks: list[Check] = []
+    for device in evidence.devices:
+        subject = device_name(device)
+        checks += _ecc(device, subject)
+        checks += _ecc_errors(device, subject)
+        checks += _row_remap(device, subject)
+        checks += _recovery(device, subject)
+        checks += _link(device, subject)
+        checks += _catalogued(device, subject)
+    return checks
+
+
+def device_name(device: Mapping[str, Any]) -> str:
+    """Return how a device is called in checks."""
+    return f"gpu{device.get('index', '?')}"
+
+
+def _ecc(device: Mapping[str, Any], subject: str) -> list[Check]:
+    current, pending = dig(device, "ecc.current"), dig(device, "ecc.pending")
+    if current is None or pending is None:
+        reason = "the driver gives no ECC mode for this device"
+        return [check("gpu.ecc_mode", NOT_APPLICABLE, subject, reason=reason)]
+    if current == pending:
+        return [check("gpu.ecc_mode", PASS, subject, observed=current, expected=pending)]
+    reason = f"ECC mode is {_onoff(current)}, {_onoff(pending)} after the next reset"
+    step = "Reset the GPU or restart the node when it is drained."
+    return [check("gpu.ecc_mode", WARN, subject, observed=current, expected=pending, reason=reason, next_step=step)]
+
+
+def _ecc_errors(device: Mapping[str, Any], subject: str) -> list[Check]:
+    count = dig(device, "ecc.counters.uncorrected.volatile")
+    if count is None:
+        reason = "the driver counts no ECC errors for this device"
+        return [check("gpu.ecc_errors", NOT_APPLICABLE, subject, reason=reason)]
+    if count:
+        reason = f"{count} uncorrected memory error(s) since the driver was loaded"
+        step = "Drain the node and reset the GPU; if they come back, run the vendor's field diagnostics."
+        return [check("gpu.ecc_errors", FAIL, subject, observed=count, expected=0, reason=reason, next_step=step)]
+    return [check("gpu.ecc_errors", PASS, subject, observed=0, expected=0)]
+
+
+def _onoff(value: Any) -> str:
+    return {True: "enabled", False: "disabled"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def _row_remap(device: Mapping[str, Any], subject: str) -> list[Check]:
+    record = dig(device, "row_remap") or {}
+    if record.get("failure") is None and record.get("pending") is None:
+        reason = "the driver gives no row remapping for this device"
+        return [check("gpu.row_remap", NOT_APPLICABLE, subject, reason=reason)]
+    observed = {key: record.get(key) for key in ("correctable", "uncorrectable", "pending", "failure")}
+    if observed["failure"]:
+        reason = "a row of its memory could not be remapped"
+        step = "Take the GPU out of service, run the vendor's field diagnostics and ask for a replacement."
+        return [check("gpu.row_remap", FAIL, subject, observed=observed, reason=reason, next_step=step)]
+    if observed["pending"]:
+        reason = "a row of its memory waits to be remapped"
+        step = "Reset the GPU when it is drained."
+        return [check("gpu.row_remap", WARN, subject, observed=observed, reason=reason, next_step=step)]
+    return [check("gpu.row_remap", PASS, subject, observed=observed)]
+
+
+def _recovery(device: Mapping[str, Any], subject: str) -> list[Check]:
+    action = device.get("recovery_action")
+    if action is None:
+        return []
+    if str(action).lower() in _NO_RECOVERY:
+        return [check("gpu.recovery", PASS, subject, observed=action)]
+    mild = str(action).lower() in _MILD_RECOVERY
+    reason = f"the driver asks for the recovery action '{action}'"
+    step = f"Drain the node and carry out: {action}."
+    return [check("gpu.recovery", WARN if mild else FAIL, subject, observed=action, reason=reason, next_step=step)]
+
+
+def _link(device: Mapping[str, Any], subject: str) -> list[Check]:
+    pcie = dig(device, "pcie") or {}
+    now: dict[str, Any] = {"generation": pcie.get("generation"), "width": pcie.get("width")}
+    most: dict[str, Any] = {"generation": pcie.get("max_generation"), "width": pcie.get("max_width")}
+    if None in now.values() or None in most.values():
+        unknown = "the driver gives no PCIe link state for this device"
+        return [check("gpu.pcie_link", NOT_APPLICABLE, subject, observed=now, reason=unknown)]
+    below = now["generation"] < most["generation"] or now["width"] < most["width"]
+    reason = "below its maximum; an idle link trains down, so only a loaded one could fail" if below else None
+    return [check("gpu.pcie_link", PASS, subject, observed=now, expected=most, reason=reason)]
+
+
+def _catalogued(device: Mapping[str, Any], subject: str) -> list[Check]:
+    known = device.get("catalogue_id")
+    if known:
+        return [check("gpu.catalogue", PASS, subject, observed=known)]
+    name = device.get("name") or "without a name"
+    reason = f"'{name}' is not in the catalogue: its numbers are reported, not judged"
+    step = "Add the card to the table of GPUs, or through extra_gpus."
+    return [check("gpu.catalogue", WARN, subject, observed=name, reason=reason, next_step=step)]
+
+
+def digest(evidence: Evidence) -> dict[str, Any] | None:
+    """Return the part of the facts that belongs into a report."""
+    gpu = evidence.gpu
+    if gpu is None:
+        return None
+    keys = ("situation", "cause", "next_step", "source", "simulated", "count", "pci_count", "collected_at", "driver")
+    return {
+        **{key: gpu.get(key) for key in keys},
+        "devices": [
+            {
+                **{key: device.get(key) for key in ("index", "name", "uuid", "catalogue_id", "architecture")},
+                "pci_address": dig(device, "pci.address"),
+                "memory_bytes": dig(device, "memory.total_bytes"),
+                "missing": device.get("missing"),
+            }
+            for device in evidence.devices
+        ],
+    }

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check looks like, and the evidence that checks are made from. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+PASS = "pass"
+WARN = "warn"
+FAIL = "fail"
+NOT_MEASURED = "not_measured"
+NOT_APPLICABLE = "not_applicable"
+STATUSES = (PASS, WARN, FAIL, NOT_MEASURED, NOT_APPLICABLE)
+
+Check = dict[str, Any]
+
+SIMULATED_REASON = "simulated GPU cannot run kernels"
+
+
+def check(
+    check_id: str,
+    status: str,
+    subject: str,
+    *,
+    observed: Any = None,
+    expected: Any = None,
+    reason: str | None = None,
+    next_step: str | None = None,
+) -> Check:
+    """Return one check. Whatever is not a pass says why."""
+    if status not in STATUSES:
+        raise ValueError(f"unknown status {status!r}")
+    if status != PASS and not reason:
+        raise ValueError(f"check {check_id} is {status} without a reason")
+    return {
+        "id": check_id,
+        "status": status,
+        "subject": subject,
+        "observed": observed,
+        "expected": expected,
+        "reason": reason,
+        "next_step": next_step,
+    }
+
+
+def dig(record: Any, path: str) -> Any:
+    """Return the value at a dotted path, or None where any part of the path is absent."""
+    for key in path.split("."):
+        if not isinstance(record, Mapping):
+            return None
+        record = record.get(key)
+    return record
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one run registered about one node.
+
+    ``facts`` and ``benchmark`` are the registered results of gpu_facts and torch_benchmark in this run, never a cache.
+    ``set_aside`` is the role failure that took the node out of the run, ``expected`` what the inventory demands.
+    """
+
+    node: str
+    run_id: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    benchmark: Mapping[str, Any] = field(default_factory=dict)
+    set_aside: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    driver_package_version: str | None = None
+    reboot: Mapping[str, Any] = field(default_factory=dict)
+    catalogue: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    gates: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    check_mode: bool = False
+
+    @cached_property
+    def gpu(self) -> Mapping[str, Any] | None:
+        """The GPU facts of this run."""
+        value = dig(self.facts, "ansible_facts.gpu")
+        return value if isinstance(value, Mapping) and value else None
+
+    @cached_property
+    def measured(self) -> Mapping[str, Any] | None:
+        """The benchmark document of this run; one with another run's identifier is not evidence."""
+        value = self.benchmark.get("torch_benchmark")
+        if not isinstance(value, Mapping) or value.get("run_id") != self.run_id:
+            return None
+        return value
+
+    @property
+    def simulated(self) -> bool:
+        return bool(dig(self.gpu, "simulated"))
+
+    @property
+    def situation(self) -> str:
+        return str(dig(self.gpu, "situation") or "unknown")
+
+    @property
+    def devices(self) -> list[Mapping[str, Any]]:
+        value = dig(self.gpu, "devices")
+        return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+    @property
+    def has_real_gpus(self) -> bool:
+        """True when the driver answers for at least one GPU that is not a simulation."""
+        return not self.simulated and bool(dig(self.gpu, "count"))
+
+    @property
+    def torch(self) -> dict[str, Any] | None:
+        value = dig(self.measured, "torch")
+        return dict(value) if isinstance(value, Mapping) else None
+
+    @property
+    def host(self) -> dict[str, Any] | None:
+        value = dig(self.measured, "host")
+        return dict(value) if isinstance(value, Mapping) else None
+
+    def failure(self) -> Check | None:
+        """Return the failed check of a node that could not be asked at all, or None."""
+        if self.facts.get("unreachable"):
+            return self._unreachable(self.facts)
+        if self.set_aside:
+            return self._set_aside()
+        if self.benchmark.get("unreachable"):
+            return self._unreachable(self.benchmark)
+        if self.facts.get("failed"):
+            return self._no_proof(f"gpu_facts failed: {_message(self.facts)}", "Repair what it names, then run again.")
+        if not self.facts:
+            return self._no_proof(
+                "nothing was registered for this node in this run: it failed or was unreachable before the proof",
+                "Read the first error of this node above.",
+            )
+        return None
+
+    def _set_aside(self) -> Check:
+        role, message = self.set_aside.get("role"), str(self.set_aside.get("message") or "no message")
+        if role is None:
+            return self._no_proof(message, "Make the node reachable over SSH, then run again.")
+        task = self.set_aside.get("task")
+        return self._no_proof(f"role {role} failed at '{task}': {message}", "Repair the cause, then run again.")
+
+    def _unreachable(self, result: Mapping[str, Any]) -> Check:
+        return self._no_proof(f"unreachable: {_message(result)}", "Make the node reachable over SSH, then run again.")
+
+    def _no_proof(self, cause: str, next_step: str) -> Check:
+        return check(
+            "facts.present", FAIL, self.node, reason=f"no proof: {' '.join(cause.split())}", next_step=next_step
+        )
+
+
+def _message(result: Mapping[str, Any]) -> str:
+    return " ".join(str(result.get("msg") or "no message").split())
