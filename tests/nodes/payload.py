@@ -29,6 +29,9 @@ def image_files(sources: str, apt_conf: str, certificates: dict[str, str]) -> di
         "etc/ssh/sshd_config.d/rackwright.conf": (
             "HostKey /etc/ssh/ssh_host_ed25519_key\nPasswordAuthentication no\nUseDNS no\nMaxStartups 50:30:200\n"
         ),
+        # On a host with cgroup v1 systemd 252 is not told that a user's manager has ended, and a reboot would wait for
+        # two minutes. Nothing of a test node's user needs longer than this.
+        "etc/systemd/system/user@.service.d/rackwright.conf": "[Service]\nTimeoutStopSec=3s\n",
         # Clients that bring their own list of authorities are pointed to the system's.
         "etc/environment": "".join(f"{name}={CA_BUNDLE}\n" for name in _CA_VARIABLES),
         **{f"usr/local/share/ca-certificates/{name}": text for name, text in certificates.items()},
