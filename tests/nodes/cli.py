@@ -77,7 +77,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     elif args.command == "down":
         print("changed" if fleet.down(args.fleet) else "unchanged")
     elif args.command == "image":
-        print("\n".join(ensure_images(args.release or list(RELEASES)).values()))
+        print("\n".join(plan.node for plan in ensure_images(args.release or list(RELEASES)).values()))
     elif args.command == "list":
         _list()
     elif args.command == "inventory":

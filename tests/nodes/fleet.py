@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from . import access, archives, gpus, payload
 from .errors import NodesError
 from .host import locked, remove_tree, run, say
-from .image import ensure_images, make_plan
+from .image import Plan, ensure_images
 from .paths import (
     CHECKOUT,
     LABEL,
@@ -65,16 +65,16 @@ def find(fleet: str) -> dict[str, Found]:
 def up(fleet: str, specs: list[NodeSpec], recreate: bool = False) -> bool:
     """Bring the fleet to what is asked for; answers whether anything had to be done."""
     gpus.check_profiles([spec.profile for spec in specs])
-    images = ensure_images([spec.release for spec in specs])
+    plans = ensure_images([spec.release for spec in specs])
     with locked(f"fleet-{fleet}"):
-        return _up(fleet, specs, images, recreate)
+        return _up(fleet, specs, plans, recreate)
 
 
-def _up(fleet: str, specs: list[NodeSpec], images: dict[str, str], recreate: bool) -> bool:
+def _up(fleet: str, specs: list[NodeSpec], plans: dict[str, Plan], recreate: bool) -> bool:
     folder = fleet_dir(fleet)
     found = find(fleet)
     fresh = recreate or not (folder / "id_ed25519").is_file() or not succeeds("network", "exists", network_name(fleet))
-    digests = {spec.name: spec.digest(images[spec.release]) for spec in specs}
+    digests = {s.name: s.digest(plans[s.release].node, gpus.scenario(s.profile)) for s in specs}
     keep = (
         set()
         if fresh
@@ -104,7 +104,7 @@ def _up(fleet: str, specs: list[NodeSpec], images: dict[str, str], recreate: boo
     archives.harvest()
     new = [spec for spec in specs if spec.name not in keep]
     say(f"Starting {', '.join(spec.text for spec in new)} (GPUs are simulated)")
-    _each(new, lambda spec: _start(fleet, spec, images[spec.release], digests[spec.name], addresses, user_key))
+    _each(new, lambda spec: _start(fleet, spec, plans[spec.release], digests[spec.name], addresses, user_key))
     _write_state(fleet, specs, addresses)
     _each(new, lambda spec: wait_ready(fleet, spec.name))
     say(f"Fleet {fleet} is up after {time.monotonic() - started:.0f} s: ssh -F {folder / 'ssh_config'} {specs[0].name}")
@@ -167,21 +167,18 @@ def _ensure_network(fleet: str, nodes: int) -> str:
     return str(detail["plugins"][0]["ipam"]["ranges"][0][0]["subnet"])
 
 
-def _start(fleet: str, spec: NodeSpec, image: str, digest: str, addresses: dict[str, str], user_key: str) -> None:
+def _start(fleet: str, spec: NodeSpec, plan: Plan, digest: str, addresses: dict[str, str], user_key: str) -> None:
     """Create a node, lay its own files into it, then let it boot."""
     folder = fleet_dir(fleet) / spec.name
     name = container_name(fleet, spec.name)
     what = f"start node {spec.name} of fleet {fleet}"
+    # A run that was killed may have left half a node, perhaps with other GPUs.
+    remove_tree(folder)
     host_key = folder / "ssh_host_ed25519_key"
     public = access.make_key(host_key, spec.name)
     gpus.write_pci_tree(spec.profile, folder / "pci")
     archive = archives.seed(fleet, spec.name, spec.release)
-    mirror = make_plan(spec.release).mirror
-    sources = mirror.deb822(spec.release, tuple(spec.components.split("+")))
-    if spec.mirror == "none":
-        sources = sources.replace(mirror.archive, "http://127.0.0.1:9/debian").replace(
-            mirror.security, "http://127.0.0.1:9/debian-security"
-        )
+    sources = _sources(plan, spec)
     files = payload.node_files(
         user_key,
         host_key.read_text(encoding="ascii"),
@@ -230,13 +227,22 @@ def _start(fleet: str, spec: NodeSpec, image: str, digest: str, addresses: dict[
         f"{folder / 'pci'}:/sys/bus/pci/devices:ro",
         "-v",
         f"{archive}:/var/cache/apt/archives",
-        image,
+        plan.node,
         "/sbin/init",
         what=what,
     )
     # Without archive=false podman makes root the owner of everything.
     podman("cp", "--archive=false", "-", f"{name}:/", what=what, stdin=files)
     podman("start", name, what=what)
+
+
+def _sources(plan: Plan, spec: NodeSpec) -> str:
+    """The node's apt sources; the port of a mirror that cannot be reached refuses at once."""
+    text = plan.mirror.deb822(spec.release, tuple(spec.components.split("+")))
+    if spec.mirror == "none":
+        text = text.replace(f"URIs: {plan.mirror.security}\n", "URIs: http://127.0.0.1:9/debian-security\n")
+        text = text.replace(f"URIs: {plan.mirror.archive}\n", "URIs: http://127.0.0.1:9/debian\n")
+    return text
 
 
 def ssh_command(folder: Path, node: str, *command: str) -> list[str]:

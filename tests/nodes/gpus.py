@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 from .errors import NodesError
@@ -22,7 +23,7 @@ def _simnvml(*args: str, what: str) -> str:
 
 def check_profiles(wanted: list[str]) -> None:
     """Refuse an unknown profile before anything is built."""
-    if not (SIMNVML / "simnvml" / "__main__.py").is_file():
+    if not any((SIMNVML / "profiles").glob("none*")):
         return
     known = _simnvml("profiles", what="list the GPU profiles").split()
     unknown = sorted(set(wanted) - set(known))
@@ -32,9 +33,10 @@ def check_profiles(wanted: list[str]) -> None:
         )
 
 
+@lru_cache
 def scenario(profile: str) -> str:
     """Text of /etc/simnvml/node.conf."""
-    if not (SIMNVML / "simnvml" / "__main__.py").is_file():
+    if not any((SIMNVML / "profiles").glob("none*")):
         return ""
     return _simnvml("flatten", profile, what=f"read the GPU profile {profile}")
 
@@ -42,6 +44,6 @@ def scenario(profile: str) -> str:
 def write_pci_tree(profile: str, folder: Path) -> None:
     """Fill the folder that is mounted over /sys/bus/pci/devices."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (SIMNVML / "simnvml" / "__main__.py").is_file():
+    if not any((SIMNVML / "profiles").glob("none*")):
         return
     _simnvml("pci", profile, str(folder), what=f"write the PCI tree of {profile}")

@@ -100,12 +100,12 @@ def make_plan(release: str) -> Plan:
     return Plan(release, mirror, passed_on(dump), certificates.extra_certificates())
 
 
-def ensure_images(releases: list[str]) -> dict[str, str]:
-    """Build what is missing, releases side by side; answers the tag for each release."""
+def ensure_images(releases: list[str]) -> dict[str, Plan]:
+    """Build what is missing, releases side by side; answers the plan, with the tag, of each release."""
     plans = [make_plan(release) for release in dict.fromkeys(releases)]
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(ensure_image, plans))
-    return {plan.release: plan.node for plan in plans}
+    return {plan.release: plan for plan in plans}
 
 
 def ensure_image(plan: Plan) -> None:

@@ -31,9 +31,9 @@ class NodeSpec:
     components: str = "+".join(COMPONENTS)
     tmpfs: tuple[str, ...] = ()
 
-    def digest(self, image: str) -> str:
+    def digest(self, image: str, scenario: str) -> str:
         """Changes exactly when the node has to be made anew."""
-        text = json.dumps([asdict(self), image], sort_keys=True)
+        text = json.dumps([asdict(self), image, scenario], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
