@@ -11,7 +11,7 @@ from typing import Any
 
 from . import catalogue, devices, situation, topology
 from .child import ChildResult, run_in_child
-from .evidence import Evidence
+from .gpu_evidence import Evidence
 from .nvml import find_library, read_nvml
 from .nvml_errors import LIBRARY_NOT_FOUND, reason_for
 from .record import Record

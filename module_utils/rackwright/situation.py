@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import nvml_errors as codes
-from .evidence import Evidence, Situation, plural
+from .gpu_evidence import Evidence, Situation, plural
 
 #: every word a situation can be
 SITUATIONS = (
