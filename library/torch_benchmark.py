@@ -200,10 +200,12 @@ def check_interpreter(module: AnsibleModule, python: str) -> None:
         raise MissingError("start the benchmark", python, "there is no such interpreter", step, found=None)
     if not os.access(python, os.X_OK) or os.path.isdir(python):
         raise MissingError("start the benchmark", python, "it is not an executable file", step, found=python)
-    # no module tells whether an interpreter starts and how old it is
-    rc, out, err = module.run_command(
-        [python, "-c", "import sys; print(sys.version_info >= (3, 9), sys.version.split()[0])"], handle_exceptions=False
-    )
+    # the program is a script of this file: no module of Ansible tells whether an interpreter starts and how old it is
+    script = "import sys; print(sys.version_info >= (3, 9), sys.version.split()[0])"
+    try:
+        rc, out, err = module.run_command([python, "-c", script], handle_exceptions=False)
+    except OSError as error:
+        raise MissingError("start the benchmark", python, f"it does not run: {error.strerror}", step) from error
     if rc != 0:
         raise MissingError("start the benchmark", python, f"it does not run: {(err or out).strip()[-300:]}", step)
     if not out.startswith("True"):

@@ -63,9 +63,9 @@ def gemm_dtype(device: str, compute_capability: Sequence[int] | None) -> str:
     return "float16" if major == 7 else "float32"
 
 
-def gemm_sizes(level: Level, free_bytes: int, dtype: str, reserve: int) -> list[int]:
+def gemm_sizes(level: Level, free_bytes: int, dtype: str) -> list[int]:
     """Return the sizes of a level that fit in half of the free memory, or the largest smaller one that does."""
-    room = max(0, free_bytes - reserve) // 2
+    room = free_bytes // 2
     fitting = [size for size in level.gemm_sizes if gemm_bytes(size, size, size, dtype) <= room]
     if fitting:
         return fitting
@@ -89,9 +89,9 @@ def flush_bytes(cache_bytes: int) -> int:
 
 def sample_count(level: Level, seconds_per_iteration: float) -> int:
     """Return how many samples fit the level's time, within its least and most."""
-    if seconds_per_iteration <= 0:
+    if seconds_per_iteration * level.max_samples <= level.budget_s:
         return level.max_samples
-    return max(level.min_samples, min(level.max_samples, int(level.budget_s / seconds_per_iteration)))
+    return max(level.min_samples, int(level.budget_s / seconds_per_iteration))
 
 
 def estimated_seconds(suites: Sequence[str], device: str, level: str) -> int:

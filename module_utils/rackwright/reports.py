@@ -22,7 +22,8 @@ COLUMNS = ("node", "os", "gpus", "driver", "torch", "checks", "verdict")
 _GAP = "  "
 #: Columns that give way, widest first, when a row is longer than the terminal; never the verdict or the checks.
 _SHRINKABLE = ("gpus", "os", "node", "torch", "driver", "checks")
-_LEAST = 8
+_LEAST = {"gpus": 20, "os": 9, "node": 12}
+_SIMULATED = " (simulated)"
 
 
 class ReportError(RackwrightError):
@@ -35,7 +36,7 @@ def row(document: Mapping[str, Any]) -> dict[str, str]:
     """Return the table row of one verdict document."""
     return {
         "node": str(document["node"]),
-        "os": str(dig(document, "system.os") or "unknown"),
+        "os": os_text(dig(document, "system.os")),
         "gpus": gpus_text(document.get("gpu")),
         "driver": str(
             dig(document, "gpu.driver.library_version") or dig(document, "gpu.driver.kernel_module_version") or "none"
@@ -44,6 +45,11 @@ def row(document: Mapping[str, Any]) -> dict[str, str]:
         "checks": counts_text(document["summary"]),
         "verdict": str(document["verdict_text"]),
     }
+
+
+def os_text(name: Any) -> str:
+    """Return ``Debian 12`` for ``Debian GNU/Linux 12 (bookworm)``; the report has the whole name."""
+    return re.sub(r" GNU/Linux| \([^)]*\)", "", str(name)) if name else "unknown"
 
 
 def gpus_text(gpu: Mapping[str, Any] | None) -> str:
@@ -58,7 +64,7 @@ def gpus_text(gpu: Mapping[str, Any] | None) -> str:
     if not text:
         situation = str(gpu.get("situation"))
         return "none" if situation == "no_gpu" else f"none ({situation})"
-    return f"{text} (simulated)" if gpu.get("simulated") else text
+    return f"{text}{_SIMULATED}" if gpu.get("simulated") else text
 
 
 def table_text(
@@ -97,7 +103,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     widths = {name: max([len(name), *(len(entry[name]) for entry in rows)]) for name in COLUMNS}
     excess = sum(widths.values()) + len(_GAP) * (len(COLUMNS) - 1) - WIDTH
     for name in _SHRINKABLE:
-        cut = max(0, min(excess, widths[name] - _LEAST))
+        cut = max(0, min(excess, widths[name] - _LEAST.get(name, 8)))
         widths[name] -= cut
         excess -= cut
     header = {name: name.upper() for name in COLUMNS}
@@ -106,7 +112,11 @@ def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _fit(text: str, width: int) -> str:
-    return text.ljust(width) if len(text) <= width else text[: width - 2] + ".."
+    """Pad or cut a cell; a cut never loses that something is simulated."""
+    if len(text) <= width:
+        return text.ljust(width)
+    tail = f"..{_SIMULATED}" if text.endswith(_SIMULATED) and width > len(_SIMULATED) + 2 else ".."
+    return text[: width - len(tail)] + tail
 
 
 def _bullets(reasons: Sequence[str], most: int = 12) -> list[str]:

@@ -170,8 +170,8 @@ def kernel_suite(bench: Bench) -> list[dict[str, Any]]:
 def gemm_suite(bench: Bench) -> list[dict[str, Any]]:
     """Matrix products of the level's sizes in the data type the device is made for."""
     dtype = benchmark_plan.gemm_dtype(bench.device, bench.info.get("compute_capability"))
-    reserve = bench.prepare_flush()
-    sizes = benchmark_plan.gemm_sizes(bench.level, bench.free_bytes(), dtype, reserve)
+    bench.prepare_flush()  # before asking what is free, because it takes its part
+    sizes = benchmark_plan.gemm_sizes(bench.level, bench.free_bytes(), dtype)
     if not sizes:
         raise NotEnoughMemoryError(f"only {bench.free_bytes()} bytes are free")
     return [_gemm(bench, size, dtype) for size in sizes]

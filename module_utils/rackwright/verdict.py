@@ -118,9 +118,11 @@ def reasons(checks: Sequence[Check]) -> list[str]:
     for status, label in ((FAIL, "fail"), (WARN, "warn"), (NOT_MEASURED, "not measured")):
         for entry in checks:
             if entry["status"] == status:
-                step = f" {entry['next_step']}" if entry["next_step"] else ""
-                text = str(entry["reason"] or "no reason given").rstrip(".")
-                lines.append(f"{label}: {entry['id']} on {entry['subject']}: {text}.{step}")
+                text = str(entry["reason"] or "no reason given").rstrip(".") + "."
+                step = str(entry["next_step"] or "")
+                # errors of modules end with their next step already
+                said = f"{text} {step}" if step.rstrip(".") not in text else text
+                lines.append(f"{label}: {entry['id']} on {entry['subject']}: {said}".rstrip())
     return lines
 
 
