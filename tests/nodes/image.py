@@ -84,8 +84,6 @@ def _digest(*parts: bytes) -> str:
 
 def simnvml_sources(folder: Path = SIMNVML) -> dict[str, bytes]:
     """What of the simulated NVML is compiled and installed in a node; its Python half stays on the host."""
-    if not (folder / "node" / "simnvmlctl").is_file():
-        return {}
     return {
         f"src/tests/simnvml/{path.relative_to(folder)}": path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -189,13 +187,11 @@ id rackwright >/dev/null 2>&1 || useradd --create-home --shell /bin/bash rackwri
 update-ca-certificates >/dev/null 2>&1
 # Package lists stay in the image: a real server has them, and check mode on a clean node needs them.
 apt-get -qq update
-if [ -d /src ]; then
-  echo "I: compiling the simulated NVML"
-  apt-get -qq install -y --no-install-recommends BUILD_PACKAGES >/dev/null
-  make -C /src/tests/simnvml install DESTDIR= >/src/log 2>&1 || { tail -20 /src/log; exit 1; }
-  apt-get -qq purge -y --auto-remove BUILD_PACKAGES >/dev/null
-  ldconfig
-fi
+echo "I: compiling the simulated NVML"
+apt-get -qq install -y --no-install-recommends BUILD_PACKAGES >/dev/null
+make -C /src/tests/simnvml install DESTDIR= >/src/log 2>&1 || { tail -20 /src/log; exit 1; }
+apt-get -qq purge -y --auto-remove BUILD_PACKAGES >/dev/null
+ldconfig
 rm -rf /src /var/cache/apt/*.bin /var/log/apt/* /etc/ssh/ssh_host_* /root/.cache
 systemctl disable apt-daily.timer apt-daily-upgrade.timer >/dev/null 2>&1
 systemctl mask getty.target console-getty.service systemd-networkd-wait-online.service >/dev/null 2>&1
