@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from . import access, archives, gpus, payload
 from .errors import NodesError
 from .host import locked, remove_tree, run, say
-from .image import Plan, ensure_images
+from .image import Plan, drop_old, ensure_images
 from .paths import (
     CHECKOUT,
     LABEL,
@@ -107,6 +107,7 @@ def _up(fleet: str, specs: list[NodeSpec], plans: dict[str, Plan], recreate: boo
     _each(new, lambda spec: _start(fleet, spec, plans[spec.release], digests[spec.name], addresses, user_key))
     _write_state(fleet, specs, addresses)
     _each(new, lambda spec: wait_ready(fleet, spec.name))
+    drop_old(plans.values())
     say(f"Fleet {fleet} is up after {time.monotonic() - started:.0f} s: ssh -F {folder / 'ssh_config'} {specs[0].name}")
     return True
 
@@ -219,6 +220,7 @@ def _start(fleet: str, spec: NodeSpec, plan: Plan, digest: str, addresses: dict[
         *ulimits(),
         "--pids-limit",
         "8192",
+        "--pull=never",
         "--systemd=always",
         "--restart=always",
         "--shm-size",

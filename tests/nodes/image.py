@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ PACKAGES = (
 )
 BUILD_PACKAGES = ("gcc", "libc6-dev", "make")
 _FORMAT = 1
+_YOUNG_SECONDS = 600
 _NOT_IN_NODE = (".py", ".pyc", ".md", ".yml", ".yaml", ".o", ".so", ".json")
 
 
@@ -120,7 +123,6 @@ def ensure_image(plan: Plan) -> None:
         if not succeeds("image", "exists", plan.base):
             _build_base(plan)
         _build_node(plan)
-        _drop_old(plan)
 
 
 def _labels(release: str) -> list[str]:
@@ -257,9 +259,13 @@ def _build_node(plan: Plan) -> None:
         give_back(cache)
 
 
-def _drop_old(plan: Plan) -> None:
+def drop_old(plans: Collection[Plan]) -> None:
     """Remove this checkout's images of earlier inputs that no container uses any more."""
-    for image in ours("images", release=plan.release):
-        names = image.get("Names") or []
-        if plan.node not in names and plan.base not in names and not image.get("Containers"):
+    wanted = {tag for plan in plans for tag in (plan.node, plan.base)}
+    releases = {plan.release for plan in plans}
+    for image in ours("images"):
+        # A young image may belong to a run that has not started its containers yet.
+        old = time.time() - image.get("Created", 0) > _YOUNG_SECONDS
+        release = (image.get("Labels") or {}).get(LABEL_RELEASE)
+        if old and release in releases and image.get("Names") and not wanted.intersection(image["Names"]):
             podman("rmi", image["Id"], what=f"remove the old image {image['Id'][:12]}", check=False)
