@@ -83,6 +83,7 @@ class PackageSet:
         self._install(missing)
         if self.outcome.changes and not self.check_mode:
             self._holds(self.apt.statuses())
+        self.outcome.waited_s = self.apt.waited
         return self.outcome
 
     def _repair(self) -> dict[str, Installed]:
@@ -91,7 +92,6 @@ class PackageSet:
             self.outcome.repaired = self.apt.interrupted(statuses)
             return statuses
         self.outcome.repaired = self.apt.repair()
-        self.outcome.waited_s = self.apt.waited
         return self.apt.statuses()
 
     def _refresh(self, missing: list[str]) -> None:
@@ -101,7 +101,6 @@ class PackageSet:
         if self.check_mode or not (stale or self._unknown(missing)):
             return
         self.apt.update()
-        self.outcome.waited_s = max(self.outcome.waited_s, self.apt.waited)
         self.outcome.cache_updated = True
 
     def _unknown(self, requests: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ NETWORK = re.compile(
     r"Could not resolve '?(?P<a>[\w.-]+)|Temporary failure resolving '(?P<b>[^']+)'|Could not connect to (?P<c>[\w.-]+)"
     r"|Cannot initiate the connection to (?P<d>[\w.-]+)|Unable to connect to (?P<e>[\w.-]+)"
 )
+CREDENTIALS = re.compile(r"://[^/@\s]+@")
 CAUSE_LINE = re.compile(r"^(?:E|Err|W|dpkg: error|Error!)[: ].*", re.MULTILINE)
 
 
@@ -169,11 +170,11 @@ def explain(text: str, action: str, node: str, free_mib: int | None = None) -> R
 
 
 def last_cause(text: str) -> str:
-    """Return the lines in which apt or dpkg names an error, the whole tail when none does."""
+    """Return the lines in which apt or dpkg names an error, else the tail; never the password of a mirror."""
     lines = [line.strip() for line in CAUSE_LINE.findall(text)] or [
         line for line in text.strip().splitlines() if line.strip()
     ]
-    return "; ".join(dict.fromkeys(lines[-4:])) or "it ended without a message"
+    return CREDENTIALS.sub("://", "; ".join(dict.fromkeys(lines[-4:]))) or "it ended without a message"
 
 
 def _disk_full(text: str, action: str, node: str, free_mib: int | None) -> RackwrightError | None:

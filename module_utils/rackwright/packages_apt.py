@@ -74,19 +74,22 @@ class Apt:
         """Run a command that takes a lock; as long as somebody else has it, wait and try again."""
         start = self._clock()
         while True:
+            waited = self._clock() - start
             code, out, err = self._run(command)
-            text = f"{out}\n{err}"
-            self.waited = self._clock() - start
+            # apt rewrites its progress lines with carriage returns
+            text = f"{out}\n{err}".replace("\r", "\n")
             if code == 0 or not is_lock_failure(text):
+                self.waited = max(self.waited, waited)
                 return code, text
-            if self.waited >= self.lock_timeout:
-                raise lock_error(text, self.node, self.waited)
+            if waited >= self.lock_timeout:
+                raise lock_error(text, self.node, waited)
             self._sleep(RETRY_SECONDS)
 
     def get(self, action: str, *arguments: str) -> str:
         """Run apt-get; raise the explained error when it fails."""
+        # apt waits for one of its locks only; the waiting for all of them is done here
         code, text = self._locked_run(
-            ["apt-get", *GET_OPTIONS, "-o", f"DPkg::Lock::Timeout={self.lock_timeout}", *self._options, *arguments]
+            ["apt-get", *GET_OPTIONS, "-o", "DPkg::Lock::Timeout=0", *self._options, *arguments]
         )
         if code != 0:
             raise explain(text, action, self.node, self.free_mib())

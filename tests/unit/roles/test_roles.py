@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every role has in common: inputs documented with their values, internal names marked, small task files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
+# tables and planning only: its tasks run on the control node, its files are data
+each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def options(role: Path) -> dict[str, dict[str, Any]]:
+    specs = load(role / "meta/argument_specs.yml")
+    return (specs or {}).get("argument_specs", {}).get("main", {}).get("options") or {}
+
+
+def task_files(role: Path) -> list[Path]:
+    return sorted((role / "tasks").rglob("*.yml")) if (role / "tasks").is_dir() else []
+
+
+def test_there_are_roles() -> None:
+    assert {"os_base", "nvidia_driver"} <= {role.name for role in ROLES}
+
+
+@each_role
+def test_role_has_a_readme_and_specs(role: Path) -> None:
+    assert (role / "README.md").read_text(encoding="utf-8").startswith(f"# {role.name}\n")
+    assert (role / "meta/argument_specs.yml").is_file()
+
+
+@each_role
+def test_defaults_and_specs_agree_by_value(role: Path) -> None:
+    defaults = load(role / "defaults/main.yml") or {}
+    documented = options(role)
+    # a required input has no default; a default of null is documented by leaving it out
+    assert {name for name, spec in documented.items() if not spec.get("required")} == set(defaults)
+    assert {name: spec.get("default") for name, spec in documented.items() if not spec.get("required")} == defaults
+
+
+@each_role
+def test_inputs_carry_the_role_name_and_a_description(role: Path) -> None:
+    wrong = [name for name in options(role) if not name.startswith(f"{role.name}_")]
+    silent = [name for name, spec in options(role).items() if not spec.get("description")]
+    assert (wrong, silent) == ([], [])
+
+
+@each_role
+def test_internal_variables_are_marked(role: Path) -> None:
+    names = [name for path in sorted((role / "vars").rglob("*.yml")) for name in load(path) or {}]
+    assert [name for name in names if not name.startswith(f"__{role.name}_")] == []
+
+
+@each_role
+def test_every_input_is_in_the_readme(role: Path) -> None:
+    readme = (role / "README.md").read_text(encoding="utf-8")
+    assert [name for name in options(role) if f"`{name}`" not in readme] == []
+
+
+@each_role
+def test_task_files_are_short(role: Path) -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in task_files(role)}
+    too_long = {str(path.relative_to(ROOT)): count for path, count in lengths.items() if count > 120}
+    assert too_long == {}
+    main = role / "tasks/main.yml"
+    assert main not in lengths or lengths[main] < 40
+
+
+@each_role
+def test_no_task_hides_a_failure(role: Path) -> None:
+    """ignore_errors and failed_when: false turn a broken node into a green run."""
+    for path in [*task_files(role), *sorted((role / "handlers").rglob("*.yml"))]:
+        for task in flatten(load(path) or []):
+            assert "ignore_errors" not in task, f"{path}: {task.get('name')}"
+            assert task.get("failed_when") is not False, f"{path}: {task.get('name')}"
+
+
+@each_role
+def test_only_handlers_reboot(role: Path) -> None:
+    rebooting = [path.name for path in task_files(role) if "ansible.builtin.reboot" in path.read_text(encoding="utf-8")]
+    assert rebooting == []
+
+
+def flatten(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tasks of a file with those of its blocks."""
+    found = []
+    for task in tasks:
+        found.append(task)
+        for part in ("block", "rescue", "always"):
+            found += flatten(task.get(part) or [])
+    return found
