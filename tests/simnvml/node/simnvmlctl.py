@@ -182,7 +182,7 @@ def put_library_in_front(wanted: bool) -> None:
         write_atomically(LOADER, f"# simulated NVML, see docs/simulation.md\n{LIBRARY_FOLDER}\n")
     else:
         LOADER.unlink()
-    if ROOT == Path("/"):
+    if "SIMNVML_ROOT" not in os.environ:
         subprocess.run(["ldconfig"], check=True)
 
 

@@ -28,7 +28,7 @@ SYSTEM = {
 
 # {i} is any number, {a|b} one of the words
 _GPU_NUMBERS = """
-    brand arch board_id multi_gpu_board module_id minor bus_type irq cores sm_count numa_node gpu_numa_node
+    brand arch board_id multi_gpu_board module_id minor bus_type irq cores numa_node gpu_numa_node
     persistence compute_mode pstate virtualization host_vgpu_mode addressing_mode c2c c2c.links capabilities pdi
     recovery_action reset_required drain_and_reset
     display.{mode|active} accounting.{mode|buffer_size} restricted.{0|1} gom.{current|pending}

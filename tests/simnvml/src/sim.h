@@ -106,6 +106,10 @@ nvmlReturn_t sim_list_room(unsigned int *count, unsigned int needed, const void 
 
 typedef enum { SIM_VOLATILE, SIM_PERSISTENT } sim_store;
 nvmlReturn_t sim_state_write(sim_store store, const char *lines);
+/* for a change that depends on what is there: lock, look again, append, unlock */
+nvmlReturn_t sim_state_lock(sim_store store, int *lock);
+nvmlReturn_t sim_state_append(sim_store store, const char *lines);
+void sim_state_unlock(int lock);
 const char *sim_path_scenario(void);
 void sim_path_state(sim_store store, char *out, size_t size);
 bool sim_is_root(void);
@@ -129,6 +133,42 @@ typedef struct {
 unsigned int sim_processes(const sim_call *call, char type, sim_process *out, unsigned int room);
 void sim_process_name(unsigned int pid, char *out, size_t size);
 nvml_ull sim_process_memory(const sim_call *call);
+/* ---- mig_layout.c: MIG profiles and instances of one GPU ---- */
+
+enum { MIG_PROFILES = 18, MIG_SLICES = 8 };
+typedef struct {
+    unsigned int index, id, slices, size, memory_mb, sms, most, copy, decode, encode, jpeg, ofa;
+    char name[32];
+    unsigned int starts[MIG_SLICES], start_count;
+} mig_profile;
+typedef struct {
+    bool used;
+    unsigned int profile, start, size;
+} mig_instance;
+bool mig_profile_by_index(const sim_call *call, unsigned int index, mig_profile *out);
+bool mig_profile_by_id(const sim_call *call, unsigned int id, mig_profile *out);
+void mig_instances(const sim_call *call, mig_instance out[SIM_MAX_GI]);
+void mig_compute(const sim_call *call, unsigned int gi, mig_instance out[SIM_MAX_CI]);
+/* free places for a profile, the one the driver would take first; returns how many */
+unsigned int mig_places(const mig_profile *profile, const mig_instance taken[SIM_MAX_GI], unsigned int *best);
+unsigned int mig_gpu_instance_id(unsigned int start, unsigned int size);
+unsigned int mig_compute_slices(unsigned int profile);
+
+/* entry of every function of a GPU instance: a handle of a destroyed one is no longer valid */
+#define SIM_BEGIN_GI(instance)                                                                        \
+    SIM_BEGIN_HANDLE(instance, SIM_KIND(SIM_GI));                                                     \
+    mig_instance taken[SIM_MAX_GI], inside[SIM_MAX_CI];                                               \
+    mig_profile profile;                                                                              \
+    unsigned int gi = call.handle->gi;                                                                \
+    mig_instances(&call, taken);                                                                      \
+    mig_compute(&call, gi, inside);                                                                   \
+    SIM_REQUIRE(taken[gi].used && mig_profile_by_index(&call, taken[gi].profile, &profile),           \
+                NVML_ERROR_INVALID_ARGUMENT)
+
+unsigned int mig_slices_in_use(const mig_instance inside[SIM_MAX_CI]);
+
+/* ---- mig_device.c ---- */
+
 nvmlReturn_t sim_mig_memory(const sim_call *call, nvml_ull *bytes);
 nvmlReturn_t sim_mig_uuid(const sim_call *call, char *out, size_t size);
 nvmlReturn_t sim_mig_name(const sim_call *call, char *out, size_t size);

@@ -47,23 +47,37 @@ static bool write_all(int fd, const char *text, size_t length) {
     return true;
 }
 
-nvmlReturn_t sim_state_write(sim_store store, const char *lines) {
-    char path[4096], guard[4096];
+/* The lock is a file of its own because simnvmlctl replaces state.conf by rename. */
+nvmlReturn_t sim_state_lock(sim_store store, int *lock) {
+    char guard[4096];
     if (!sim_is_root()) return NVML_ERROR_NO_PERMISSION;
-    sim_path_state(store, path, sizeof path);
     snprintf(guard, sizeof guard, "%s/state.lock", directory(store));
     if (mkdir(directory(store), 0755) != 0 && errno != EEXIST) return NVML_ERROR_OPERATING_SYSTEM;
-    /* The lock is a file of its own because simnvmlctl replaces state.conf by rename. */
-    int locked = open(guard, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (locked < 0) return NVML_ERROR_OPERATING_SYSTEM;
-    bool done = false;
-    if (flock(locked, LOCK_EX) == 0) {
-        int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-        done = fd >= 0 && write_all(fd, lines, strlen(lines));
-        if (fd >= 0) close(fd);
-    }
-    close(locked);
+    *lock = open(guard, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (*lock < 0) return NVML_ERROR_OPERATING_SYSTEM;
+    if (flock(*lock, LOCK_EX) == 0) return NVML_SUCCESS;
+    close(*lock);
+    return NVML_ERROR_OPERATING_SYSTEM;
+}
+
+void sim_state_unlock(int lock) { close(lock); }
+
+nvmlReturn_t sim_state_append(sim_store store, const char *lines) {
+    char path[4096];
+    sim_path_state(store, path, sizeof path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    bool done = fd >= 0 && write_all(fd, lines, strlen(lines));
+    if (fd >= 0) close(fd);
     return done ? NVML_SUCCESS : NVML_ERROR_OPERATING_SYSTEM;
+}
+
+nvmlReturn_t sim_state_write(sim_store store, const char *lines) {
+    int lock;
+    nvmlReturn_t result = sim_state_lock(store, &lock);
+    if (result != NVML_SUCCESS) return result;
+    result = sim_state_append(store, lines);
+    sim_state_unlock(lock);
+    return result;
 }
 
 nvmlReturn_t sim_set(const sim_call *call, sim_store store, const char *key, nvml_ull value) {
