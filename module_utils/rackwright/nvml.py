@@ -110,8 +110,10 @@ def read_nvml(sysroot: str = "/", binding: str = "auto") -> dict[str, Any]:
     _system(nvml, record, "count", "nvmlDeviceGetCount")
     result["system"] = record.result()
     readers = [DeviceReader(nvml, index, sysroot) for index in range(record.get("count") or 0)]
-    result["devices"] = [read_device(reader) for reader in readers]
+    for reader in readers:
+        read_device(reader)
     result["pairs"] = read_pairs(nvml, readers)
+    result["devices"] = [reader.result() for reader in readers]
     return result
 
 

@@ -34,7 +34,12 @@ def read_nvlink(reader: DeviceReader) -> None:
             reader.record.missing[f"nvlink.links.{link}.active"] = str(failure)
         links.append({"link": link, "active": active, **_link_peer(reader, link)})
     reader.record.put("nvlink.links", links)
-    reader.get("nvlink.version", "nvmlDeviceGetNvLinkVersion", 0)
+    reader.get(
+        "nvlink.version",
+        "nvmlDeviceGetNvLinkVersion",
+        0,
+        convert=lambda value: names.name_of(names.NVLINK_VERSIONS, value),
+    )
 
 
 def _link_peer(reader: DeviceReader, link: int) -> dict[str, Any]:

@@ -18,8 +18,8 @@ _CLOCKS = {"graphics": 0, "sm": 1, "memory": 2, "video": 3}
 _THRESHOLDS = {"shutdown_celsius": 0, "slowdown_celsius": 1, "memory_max_celsius": 2, "gpu_max_celsius": 3}
 
 
-def read_device(reader: DeviceReader) -> dict[str, Any]:
-    """Fill the reader's record with every value of its device and return it."""
+def read_device(reader: DeviceReader) -> None:
+    """Fill the reader's record with every value of its device."""
     reader.record.put("index", reader.index)
     reader.open()
     for part in (
@@ -40,9 +40,6 @@ def read_device(reader: DeviceReader) -> dict[str, Any]:
         read_fabric,
     ):
         part(reader)
-    reader.record.put("state", reader.state)
-    reader.record.put("error_code", reader.broken.value if reader.broken else 0)
-    return reader.record.result()
 
 
 def read_identity(reader: DeviceReader) -> None:

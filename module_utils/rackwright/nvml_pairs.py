@@ -7,7 +7,7 @@ from typing import Any
 
 from . import nvml_names as names
 from .nvml_errors import NvmlFailure, UnreadableError
-from .nvml_reader import DeviceReader
+from .nvml_reader import BROKEN_STATES, DeviceReader
 
 
 def read_pairs(nvml: Any, readers: list[DeviceReader]) -> list[dict[str, Any]]:
@@ -41,3 +41,6 @@ def _pair(
         pair[key] = names.name_of(table, nvml.call(function, first.handle, second.handle, *args))
     except (NvmlFailure, UnreadableError) as failure:
         pair[f"{key}_reason"] = str(failure)
+        if isinstance(failure, NvmlFailure) and failure.value in BROKEN_STATES:
+            for reader in (first, second):
+                reader.check()  # the answer does not say which of the two it means

@@ -7,6 +7,7 @@ and can be slow.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ from .nvml_errors import (
 from .nvml_names import NOT_AVAILABLE_UINT
 from .record import Record
 
-_STATES = {GPU_IS_LOST: "lost", RESET_REQUIRED: "reset_required", NO_PERMISSION: "no_permission"}
+#: errors after which a device answers nothing more, with the state that follows from each
+BROKEN_STATES = {GPU_IS_LOST: "lost", RESET_REQUIRED: "reset_required"}
 
 
 def plain(value: int) -> int:
@@ -49,7 +51,7 @@ class DeviceReader:
             self.handle = self.nvml.call("nvmlDeviceGetHandleByIndex", self.index)
         except NvmlFailure as failure:
             self.broken = failure
-            self.state = _STATES.get(failure.value, "error")
+            self.state = {**BROKEN_STATES, NO_PERMISSION: "no_permission"}.get(failure.value, "error")
 
     def ask(self, function: str | tuple[str, ...], *args: Any) -> Any:
         """Call a function of the device, or repeat the error that made the device unusable."""
@@ -58,10 +60,21 @@ class DeviceReader:
         try:
             return self.nvml.call(function, self.handle, *args)
         except NvmlFailure as failure:
-            if failure.value in (GPU_IS_LOST, RESET_REQUIRED):
+            if failure.value in BROKEN_STATES:
                 self.broken = failure
-                self.state = _STATES[failure.value]
+                self.state = BROKEN_STATES[failure.value]
             raise
+
+    def check(self) -> None:
+        """Ask one cheap question, to learn whether the device still answers."""
+        with contextlib.suppress(NvmlFailure):
+            self.ask("nvmlDeviceGetTemperature", 0)
+
+    def result(self) -> dict[str, Any]:
+        """The record, with the state the device was last seen in."""
+        self.record.put("state", self.state)
+        self.record.put("error_code", self.broken.value if self.broken else 0)
+        return self.record.result()
 
     def get(self, path: str, function: str | tuple[str, ...], *args: Any, convert: Callable[[Any], Any] = plain) -> Any:
         """Read one value into the record and return it."""
