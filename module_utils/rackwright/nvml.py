@@ -53,13 +53,6 @@ class Nvml:
             return NvmlFailure(FUNCTION_NOT_FOUND)
         return BindingError(f"{self.name} failed with {type(error).__name__}: {error}")
 
-    def struct(self, name: str) -> Any:
-        """An empty structure of the binding, for functions that fill the caller's."""
-        model = getattr(self.binding, name, None)
-        if model is None:
-            raise NvmlFailure(FUNCTION_NOT_FOUND)
-        return model()
-
 
 def choose_binding(wanted: str = "auto") -> tuple[Nvml, str | None]:
     """Return the binding, and why pynvml was passed over although it is installed (None when it was not)."""

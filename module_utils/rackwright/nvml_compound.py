@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+from . import nvml_ctypes
 from . import nvml_names as names
 from .nvml_errors import INVALID_ARGUMENT, NOT_SUPPORTED, NvmlFailure, UnreadableError
 from .nvml_reader import DeviceReader
@@ -143,13 +144,14 @@ def read_fabric(reader: DeviceReader) -> None:
 
 
 def _fabric_info(reader: DeviceReader) -> Any:
+    # never the binding's own structures: in pynvml up to 12.570 they do not match the driver's
     newest: NvmlFailure | None = None
     for function, model in (
-        ("nvmlDeviceGetGpuFabricInfoV", "c_nvmlGpuFabricInfo_v2_t"),
-        ("nvmlDeviceGetGpuFabricInfo", "c_nvmlGpuFabricInfo_t"),
+        ("nvmlDeviceGetGpuFabricInfoV", nvml_ctypes.c_nvmlGpuFabricInfo_v2_t),
+        ("nvmlDeviceGetGpuFabricInfo", nvml_ctypes.c_nvmlGpuFabricInfo_t),
     ):
+        info = model()
         try:
-            info = reader.nvml.struct(model)
             reader.ask(function, ctypes.byref(info))
             return info
         except NvmlFailure as failure:

@@ -255,10 +255,9 @@ def nvmlSystemGetCudaDriverVersion() -> int:
     return int(cell.value)
 
 
-def nvmlDeviceGetGspFirmwareVersion(handle: Any) -> str:
-    buffer = ctypes.create_string_buffer(64)
-    _check(_raw("nvmlDeviceGetGspFirmwareVersion", handle, buffer))
-    return buffer.value.decode("utf-8", "replace")
+def nvmlDeviceGetGspFirmwareVersion(handle: Any, version: Any) -> int:
+    _check(_raw("nvmlDeviceGetGspFirmwareVersion", handle, version))
+    return _SUCCESS
 
 
 def nvmlDeviceGetRetiredPages(handle: Any, cause: int) -> list[int]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +48,8 @@ def read_identity(reader: DeviceReader) -> None:
     reader.get("serial", "nvmlDeviceGetSerial", convert=names.text)
     reader.get("name", "nvmlDeviceGetName", convert=names.text)
     reader.get("vbios_version", "nvmlDeviceGetVbiosVersion", convert=names.text)
-    reader.get("gsp_firmware_version", "nvmlDeviceGetGspFirmwareVersion", convert=names.text)
+    gsp = ctypes.create_string_buffer(64)  # the caller's own buffer is the one signature all versions of pynvml share
+    reader.get("gsp_firmware_version", "nvmlDeviceGetGspFirmwareVersion", gsp, convert=lambda _: names.text(gsp.value))
     reader.get("minor_number", "nvmlDeviceGetMinorNumber")
     reader.get(
         "architecture",
