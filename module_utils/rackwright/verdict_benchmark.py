@@ -20,6 +20,7 @@ from .verdict_record import (
     Evidence,
     check,
     dig,
+    part,
 )
 
 _AGAIN = "Run the proof again and read what torch_benchmark reports for this node."
@@ -141,12 +142,12 @@ def gpu_subjects(evidence: Evidence) -> list[tuple[str | None, str]]:
 
     Matched by UUID; where torch gives none, by position, which is right as long as torch sees all of them.
     """
-    seen = dig(evidence.measured, "devices") or {}
-    by_uuid = {info.get("uuid"): key for key, info in seen.items() if isinstance(info, Mapping) and info.get("uuid")}
+    seen = part(evidence.measured, "devices")
+    by_uuid = {str(info["uuid"]): key for key, info in seen.items() if isinstance(info, Mapping) and info.get("uuid")}
     pairs: list[tuple[str | None, str]] = []
     for position, device in enumerate(evidence.devices):
         positional = f"cuda:{position}" if not by_uuid and f"cuda:{position}" in seen else None
-        pairs.append((by_uuid.get(device.get("uuid"), positional), device_name(device)))
+        pairs.append((by_uuid.get(str(device.get("uuid")), positional), device_name(device)))
     return pairs
 
 
@@ -276,7 +277,8 @@ def error_checks(evidence: Evidence) -> list[Check]:
             FAIL,
             str(entry.get("device") or "node"),
             observed=entry.get("reason"),
-            reason=" ".join(str(part) for part in (entry.get("suite"), entry.get("detail")) if part),
+            reason=" ".join(str(text) for text in (entry.get("suite"), entry.get("detail")) if text)
+            or "no detail given",
             next_step=entry.get("next_step"),
         )
         for entry in (value if isinstance(value, list) else [])

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, WARN, Check, Evidence, check, dig
+from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, WARN, Check, Evidence, check, dig, part
 
 _NO_GPU = "the node has no GPU"
 #: Recovery actions a driver recommends that leave the GPU usable for other work.
@@ -79,7 +79,7 @@ def driver_checks(evidence: Evidence) -> list[Check]:
     """Compare the versions of kernel module, library, package and inventory."""
     if evidence.situation == "no_gpu":
         return [check("driver.coherent", NOT_APPLICABLE, "node", reason=_NO_GPU)]
-    driver = dig(evidence.gpu, "driver") or {}
+    driver = part(evidence.gpu, "driver")
     versions = {
         "kernel module": driver.get("kernel_module_version"),
         "library": driver.get("library_version") or driver.get("nvml_version"),
@@ -179,7 +179,7 @@ def _onoff(value: Any) -> str:
 
 
 def _row_remap(device: Mapping[str, Any], subject: str) -> list[Check]:
-    record = dig(device, "row_remap") or {}
+    record = part(device, "row_remap")
     if record.get("failure") is None and record.get("pending") is None:
         reason = "the driver gives no row remapping for this device"
         return [check("gpu.row_remap", NOT_APPLICABLE, subject, reason=reason)]
@@ -208,7 +208,7 @@ def _recovery(device: Mapping[str, Any], subject: str) -> list[Check]:
 
 
 def _link(device: Mapping[str, Any], subject: str) -> list[Check]:
-    pcie = dig(device, "pcie") or {}
+    pcie = part(device, "pcie")
     now: dict[str, Any] = {"generation": pcie.get("generation"), "width": pcie.get("width")}
     most: dict[str, Any] = {"generation": pcie.get("max_generation"), "width": pcie.get("max_width")}
     if None in now.values() or None in most.values():

@@ -55,6 +55,12 @@ def dig(record: Any, path: str) -> Any:
     return record
 
 
+def part(record: Any, path: str) -> Mapping[str, Any]:
+    """Return the dictionary at a dotted path, or an empty one where there is none."""
+    value = dig(record, path)
+    return value if isinstance(value, Mapping) else {}
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What one run registered about one node.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever torch or a device does, the module answers with data. torch itself is a stand-in here; nodes run the real one."""
+"""Whatever torch or a device does, the module answers with data. torch is a stand-in here; nodes run the real one."""
 
 from __future__ import annotations
 
