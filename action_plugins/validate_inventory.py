@@ -16,7 +16,7 @@ sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright.inventory import check_inventory
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     """Check the variables of every host in the play; contacts no node."""
 
     TRANSFERS_FILES = False
