@@ -151,7 +151,7 @@ def build_request(params: dict[str, Any]) -> SetRequest:
     if params["extra_index_url"] and not params["index_url"]:
         attempts.append(Attempt(params["requirements"][0], params["extra_index_url"]))
     return SetRequest(
-        root=Path(params["root"]).absolute(),
+        root=Path(params["root"]).resolve(),
         name=params["name"],
         attempts=tuple(attempts),
         packages=tuple(params["packages"]),
