@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from .errors import NodesError
 from .paths import NODES, ROOT
 
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+_PATIENCE_SECONDS = 2
 _print_lock = threading.Lock()
 
 
@@ -68,8 +70,10 @@ def last_words(result: subprocess.CompletedProcess[str], timeout: int) -> str:
     if result.returncode in (124, 137):
         return f"no answer within {timeout} s"
     lines = [line.strip() for line in (result.stderr or result.stdout or "").splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith(("e:", "error"))]
-    return (errors or lines or [f"exit status {result.returncode}"])[-1]
+    full = [line for line in lines if "No space left on device" in line]
+    # The first complaint names the cause; those after it follow from it.
+    errors = [line.split(":", 1)[1].strip() for line in lines if line.lower().startswith(("e:", "error:"))]
+    return (full or errors or lines[-1:] or [f"exit status {result.returncode}"])[0]
 
 
 def stream(
@@ -147,15 +151,26 @@ def require_free(path: Path, gigabytes: float, what: str) -> None:
         )
 
 
+def _try_lock(handle: IO[str], seconds: float) -> bool:
+    """Try for a short while, so that a wait nobody would notice is not announced."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+
+
 @contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold a lock between processes; the kernel frees it however the holder ends."""
     folder = NODES / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.lock").open("a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _try_lock(handle, _PATIENCE_SECONDS):
             handle.seek(0)
             say(f"Waiting for another run that holds {name} (process {handle.read().strip() or 'unknown'})")
             started = time.monotonic()

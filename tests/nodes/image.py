@@ -43,7 +43,6 @@ PACKAGES = (
 BUILD_PACKAGES = ("gcc", "libc6-dev", "make")
 _FORMAT = 1
 _YOUNG_SECONDS = 600
-_NOT_IN_NODE = (".py", ".pyc", ".md", ".yml", ".yaml", ".o", ".so", ".json")
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,11 @@ def _digest(*parts: bytes) -> str:
 
 def simnvml_sources(folder: Path = SIMNVML) -> dict[str, bytes]:
     """What of the simulated NVML is compiled and installed in a node; its Python half stays on the host."""
+    wanted = [folder / "Makefile", *folder.glob("*.txt"), *folder.glob("src/**/*"), *folder.glob("node/**/*")]
     return {
         f"src/tests/simnvml/{path.relative_to(folder)}": path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix not in _NOT_IN_NODE and "__pycache__" not in path.parts
+        for path in sorted(wanted)
+        if path.is_file() and "__pycache__" not in path.parts
     }
 
 
@@ -188,16 +188,18 @@ rm -f /etc/apt/sources.list /etc/apt/sources.list.d/0000*
 id rackwright >/dev/null 2>&1 || useradd --create-home --shell /bin/bash rackwright
 update-ca-certificates >/dev/null 2>&1
 # Package lists stay in the image: a real server has them, and check mode on a clean node needs them.
-apt-get -qq update
+apt-get -qq update --error-on=any
 echo "I: compiling the simulated NVML"
 apt-get -qq install -y --no-install-recommends BUILD_PACKAGES >/dev/null
-make -C /src/tests/simnvml install DESTDIR= >/src/log 2>&1 || { tail -20 /src/log; exit 1; }
+make -s --no-print-directory -C /src/tests/simnvml install DESTDIR= >/src/log 2>&1 || { tail -20 /src/log; exit 1; }
 apt-get -qq purge -y --auto-remove BUILD_PACKAGES >/dev/null
 ldconfig
 rm -rf /src /var/cache/apt/*.bin /var/log/apt/* /etc/ssh/ssh_host_* /root/.cache
 systemctl disable apt-daily.timer apt-daily-upgrade.timer >/dev/null 2>&1
 systemctl mask getty.target console-getty.service systemd-networkd-wait-online.service >/dev/null 2>&1
 systemctl enable ssh.service >/dev/null 2>&1
+# Otherwise the first boot runs ldconfig and others again, at the same time as what else calls them.
+if [ -x /usr/lib/systemd/systemd-update-done ]; then /usr/lib/systemd/systemd-update-done; fi
 : > /etc/machine-id
 rm -f /var/lib/dbus/machine-id
 """.replace("BUILD_PACKAGES", " ".join(BUILD_PACKAGES))

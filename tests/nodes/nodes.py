@@ -9,7 +9,8 @@ from pathlib import Path
 
 if __name__ == "__main__":
     # This folder is the package; as a search path it would hide it behind this very file.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [str(here.parent), *(entry for entry in sys.path if entry and Path(entry).resolve() != here)]
     from nodes.cli import main
 
     sys.exit(main())
