@@ -144,13 +144,6 @@ GET_VERSIONED(nvmlDeviceGetRepairStatus, nvmlRepairStatus_t, 1,
               sim_first(sim_uint(&call, &info->bChannelRepairPending, "repair.channel_pending"),
                         sim_uint(&call, &info->bTpcRepairPending, "repair.tpc_pending")))
 
-SIM_API nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index) {
-    SIM_BEGIN_DEVICE(device);
-    SIM_REQUIRE(index, NVML_ERROR_INVALID_ARGUMENT);
-    *index = call.gpu;
-    SIM_END(NVML_SUCCESS);
-}
-
 SIM_API nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t device, unsigned int *minor) {
     SIM_BEGIN_DEVICE(device);
     SIM_REQUIRE(minor, NVML_ERROR_INVALID_ARGUMENT);

@@ -76,7 +76,7 @@ SIM_API nvmlReturn_t nvmlDeviceGetDetailedEccErrors(nvmlDevice_t device, unsigne
 
 SIM_API nvmlReturn_t nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t device, unsigned int error, unsigned int type,
                                                      unsigned int location, nvml_ull *count) {
-    SIM_BEGIN_DEVICE(device);
+    SIM_BEGIN_ANY(device);
     SIM_REQUIRE(count && error < 2 && type < 2 && location < sizeof locations / sizeof *locations,
                 NVML_ERROR_INVALID_ARGUMENT);
     SIM_REQUIRE(ecc_on(&call), NVML_ERROR_NOT_SUPPORTED);

@@ -81,22 +81,39 @@ SIM_API nvmlReturn_t nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvmlDevice_t m
     SIM_END(NVML_SUCCESS);
 }
 
-SIM_API nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int index, nvmlDevice_t *mig) {
-    SIM_BEGIN_DEVICE(device);
+/* MIG devices of one GPU are counted through its GPU instances; false when there are not so many */
+static bool nth_device(const sim_call *call, unsigned int wanted, unsigned int *gi, unsigned int *ci) {
     mig_instance gpus[SIM_MAX_GI], computes[SIM_MAX_CI];
-    unsigned int seen = 0;
-    SIM_REQUIRE(mig && index < sim_or(&call, 0, "mig.max_devices"), NVML_ERROR_INVALID_ARGUMENT);
-    SIM_REQUIRE(sim_or(&call, 0, "mig.current"), NVML_ERROR_NOT_FOUND);
-    mig_instances(&call, gpus);
-    for (unsigned int gi = 0; gi < SIM_MAX_GI; gi++) {
-        mig_compute(&call, gi, computes);
-        for (unsigned int ci = 0; gpus[gi].used && ci < SIM_MAX_CI; ci++) {
-            if (!computes[ci].used || seen++ != index) continue;
-            *mig = sim_handle_mig(call.gpu, gi, ci);
-            SIM_END(NVML_SUCCESS);
+    mig_instances(call, gpus);
+    for (*gi = 0; *gi < SIM_MAX_GI; (*gi)++) {
+        mig_compute(call, *gi, computes);
+        for (*ci = 0; gpus[*gi].used && *ci < SIM_MAX_CI; (*ci)++) {
+            if (computes[*ci].used && wanted-- == 0) return true;
         }
     }
-    SIM_END(NVML_ERROR_NOT_FOUND);
+    return false;
+}
+
+SIM_API nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int index, nvmlDevice_t *mig) {
+    SIM_BEGIN_DEVICE(device);
+    unsigned int gi, ci;
+    SIM_REQUIRE(mig && index < sim_or(&call, 0, "mig.max_devices"), NVML_ERROR_INVALID_ARGUMENT);
+    SIM_REQUIRE(sim_or(&call, 0, "mig.current") && nth_device(&call, index, &gi, &ci), NVML_ERROR_NOT_FOUND);
+    *mig = sim_handle_mig(call.gpu, gi, ci);
+    SIM_END(NVML_SUCCESS);
+}
+
+/* of a GPU its number, of a MIG device its number on that GPU */
+SIM_API nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index) {
+    SIM_BEGIN_ANY(device);
+    unsigned int gi, ci;
+    SIM_REQUIRE(index, NVML_ERROR_INVALID_ARGUMENT);
+    *index = call.gpu;
+    SIM_REQUIRE(call.handle->kind == SIM_MIG, NVML_SUCCESS);
+    for (*index = 0; nth_device(&call, *index, &gi, &ci); (*index)++) {
+        if (gi == call.handle->gi && ci == call.handle->ci) SIM_END(NVML_SUCCESS);
+    }
+    SIM_END(NVML_ERROR_INVALID_ARGUMENT);
 }
 
 static nvmlReturn_t attributes(const char *function, nvmlDevice_t device, nvmlDeviceAttributes_t *out) {

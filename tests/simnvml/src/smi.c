@@ -35,8 +35,11 @@ _Static_assert(offsetof(process_entry, name) == 32, "name offset");
 
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *device);
 
-static nvmlReturn_t processes(unsigned int slot, const void *device, unsigned int *count, process_entry *entries) {
-    SIM_BEGIN_ANY(device);
+static nvmlReturn_t processes(const char *name, unsigned int slot, const void *device, unsigned int *count,
+                              process_entry *entries) {
+    sim_call call;
+    nvmlReturn_t result = sim_enter_handle(&call, name, device, SIM_KIND(SIM_DEVICE) | SIM_KIND(SIM_MIG));
+    if (result != NVML_SUCCESS) return result;
     sim_process found[SIM_MAX_PROCESSES];
     char type = slot == SLOT_COMPUTE ? 'C' : slot == SLOT_GRAPHICS ? 'G' : 'M';
     unsigned int n = sim_processes(&call, type, found, SIM_MAX_PROCESSES);
@@ -54,8 +57,10 @@ static nvmlReturn_t processes(unsigned int slot, const void *device, unsigned in
     SIM_END(NVML_SUCCESS);
 }
 
-static nvmlReturn_t host_generation(const void *device, unsigned int *generation) {
-    SIM_BEGIN_DEVICE(device);
+static nvmlReturn_t host_generation(const char *name, const void *device, unsigned int *generation) {
+    sim_call call;
+    nvmlReturn_t result = sim_enter_handle(&call, name, device, SIM_KIND(SIM_DEVICE));
+    if (result != NVML_SUCCESS) return result;
     SIM_REQUIRE(generation, NVML_ERROR_INVALID_ARGUMENT);
     SIM_END(sim_uint(&call, generation, "pcie.host_max_gen"));
 }
@@ -67,8 +72,8 @@ static nvmlReturn_t slot_called(unsigned int slot, void *a, void *b, void *c) {
     case SLOT_HANDLE_BY_INDEX: return nvmlDeviceGetHandleByIndex_v2((unsigned int)(uintptr_t)a, b);
     case SLOT_COMPUTE:
     case SLOT_GRAPHICS:
-    case SLOT_MPS: return processes(slot, a, b, c);
-    case SLOT_HOST_PCIE_GENERATION: return host_generation(a, b);
+    case SLOT_MPS: return processes(name, slot, a, b, c);
+    case SLOT_HOST_PCIE_GENERATION: return host_generation(name, a, b);
     default: break;
     }
     bool on_device = sim_handle_valid(a);
