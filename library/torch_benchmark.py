@@ -227,7 +227,6 @@ def _request(module: AnsibleModule, python: str) -> benchmark.Request:
         timeout=float(params["timeout"]),
         seed=params["seed"],
         allow_busy=params["allow_busy"],
-        tmpdir=module.tmpdir,
     )
 
 

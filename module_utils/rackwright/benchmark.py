@@ -31,7 +31,6 @@ class Request:
     timeout: float
     seed: int
     allow_busy: bool
-    tmpdir: str
 
 
 @dataclass
@@ -116,7 +115,7 @@ def _run_child(runner: Runner, func: Callable[..., Any], request: Request, **ext
 def _supervised(
     runner: Runner, func: Callable[..., Any], request: Request, **extra: Any
 ) -> tuple[ChildResult, _Record]:
-    handle, path = tempfile.mkstemp(prefix="torch-benchmark-", suffix=".jsonl", dir=request.tmpdir)
+    handle, path = tempfile.mkstemp(prefix="torch-benchmark-", suffix=".jsonl")
     os.close(handle)
     try:
         payload = {

@@ -93,6 +93,8 @@ def _run_suites(torch: Any, device: str, request: Mapping[str, Any], progress: _
         if busy and not request["allow_busy"]:
             progress.write(error=_busy_error(device, busy))
             return
+        # events and streams belong to the current device, whatever device the tensors are on
+        torch.cuda.set_device(device)
     torch.manual_seed(request["seed"])
     bench = torch_suites.Bench(torch, device, request["level"], request["seed"], info, watch)
     for suite in request["suites"]:

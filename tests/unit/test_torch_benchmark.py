@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,8 @@ class cuda:
     get_arch_list = staticmethod(lambda: ["sm_90"])
     get_device_properties = staticmethod(_Props)
     empty_cache = staticmethod(lambda: None)
+    current = None
+    def set_device(device): cuda.current = device
 class version: cuda = "13.0" if mode == "cuda" else None
 class _Cudnn:
     is_available = staticmethod(lambda: True)
@@ -47,6 +50,8 @@ manual_seed = lambda seed: None
 
 
 def _good(bench: torch_suites.Bench) -> list[dict[str, Any]]:
+    if bench.on_gpu:
+        assert bench.torch.cuda.current == bench.device, "events would be recorded on another GPU"
     return [{"suite": "kernel", "device": bench.device, **torch_suites.single(0.0)}]
 
 
@@ -299,11 +304,16 @@ def test_a_half_written_line_of_a_dead_child_is_ignored(tmp_path: Path) -> None:
 
 
 def test_no_temporary_file_stays(
-    fake_torch: Callable[[str], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    fake_torch: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     fake_torch("cuda")
-    run_module(capsys, suites=["kernel"], _ansible_tmpdir=str(tmp_path))
-    assert list(tmp_path.glob("torch-benchmark-*")) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = sorted(tmp_path.iterdir())
+    assert run_module(capsys, suites=["kernel"])["torch_benchmark"]["errors"] == []
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_documented_options_are_the_accepted_ones() -> None:
