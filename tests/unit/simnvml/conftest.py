@@ -47,12 +47,15 @@ INITIALISED = (
 class Node:
     """One simulated node below a folder."""
 
+    start = INITIALISED
+
     def __init__(self, root: Path, library: Path, text: str) -> None:
         self.root = root
         self.library = library
         self.conf = root / "etc/simnvml/node.conf"
         self.trace = root / "trace"
-        self.conf.parent.mkdir(parents=True)
+        for folder in (self.conf.parent, root / "run/simnvml", root / "var/lib/simnvml"):
+            folder.mkdir(parents=True)
         self.write(text)
 
     def write(self, text: str) -> None:
