@@ -13,6 +13,8 @@ _NO_GPU = "the node has no GPU"
 #: Recovery actions a driver recommends that leave the GPU usable for other work.
 _MILD_RECOVERY = ("drain_p2p", "drain p2p")
 _NO_RECOVERY = (None, "", "none")
+#: How gpu_facts says that card, driver or platform has no such value at all.
+_ABSENT = ("not supported", "does not offer", "no longer offers", "shares the memory", "WSL2")
 
 
 def situation_checks(evidence: Evidence) -> list[Check]:
@@ -150,11 +152,19 @@ def device_name(device: Mapping[str, Any]) -> str:
     return f"gpu{device.get('index', '?')}"
 
 
+def _unread(check_id: str, device: Mapping[str, Any], subject: str, path: str) -> Check:
+    """Return the check of a value that is null: what a card does not have is no fault, what was not read is no pass."""
+    reason = part(device, "missing").get(path)
+    if reason is None:
+        return check(check_id, NOT_MEASURED, subject, reason=f"the facts give neither {path} nor why it is missing")
+    absent = any(mark in str(reason) for mark in _ABSENT)
+    return check(check_id, NOT_APPLICABLE if absent else NOT_MEASURED, subject, reason=f"{path}: {reason}")
+
+
 def _ecc(device: Mapping[str, Any], subject: str) -> list[Check]:
     current, pending = dig(device, "ecc.current"), dig(device, "ecc.pending")
     if current is None or pending is None:
-        reason = "the driver gives no ECC mode for this device"
-        return [check("gpu.ecc_mode", NOT_APPLICABLE, subject, reason=reason)]
+        return [_unread("gpu.ecc_mode", device, subject, "ecc.current" if current is None else "ecc.pending")]
     if current == pending:
         return [check("gpu.ecc_mode", PASS, subject, observed=current, expected=pending)]
     reason = f"ECC mode is {_onoff(current)}, {_onoff(pending)} after the next reset"
@@ -165,8 +175,7 @@ def _ecc(device: Mapping[str, Any], subject: str) -> list[Check]:
 def _ecc_errors(device: Mapping[str, Any], subject: str) -> list[Check]:
     count = dig(device, "ecc.counters.uncorrected.volatile")
     if count is None:
-        reason = "the driver counts no ECC errors for this device"
-        return [check("gpu.ecc_errors", NOT_APPLICABLE, subject, reason=reason)]
+        return [_unread("gpu.ecc_errors", device, subject, "ecc.counters.uncorrected.volatile")]
     if count:
         reason = f"{count} uncorrected memory error(s) since the driver was loaded"
         step = "Drain the node and reset the GPU; if they come back, run the vendor's field diagnostics."
@@ -181,8 +190,7 @@ def _onoff(value: Any) -> str:
 def _row_remap(device: Mapping[str, Any], subject: str) -> list[Check]:
     record = part(device, "row_remap")
     if record.get("failure") is None and record.get("pending") is None:
-        reason = "the driver gives no row remapping for this device"
-        return [check("gpu.row_remap", NOT_APPLICABLE, subject, reason=reason)]
+        return [_unread("gpu.row_remap", device, subject, "row_remap.failure")]
     observed = {key: record.get(key) for key in ("correctable", "uncorrectable", "pending", "failure")}
     if observed["failure"]:
         reason = "a row of its memory could not be remapped"
@@ -211,9 +219,9 @@ def _link(device: Mapping[str, Any], subject: str) -> list[Check]:
     pcie = part(device, "pcie")
     now: dict[str, Any] = {"generation": pcie.get("generation"), "width": pcie.get("width")}
     most: dict[str, Any] = {"generation": pcie.get("max_generation"), "width": pcie.get("max_width")}
-    if None in now.values() or None in most.values():
-        unknown = "the driver gives no PCIe link state for this device"
-        return [check("gpu.pcie_link", NOT_APPLICABLE, subject, observed=now, reason=unknown)]
+    unread = next((f"pcie.{key}" for key in (*now, "max_generation", "max_width") if pcie.get(key) is None), None)
+    if unread is not None:
+        return [_unread("gpu.pcie_link", device, subject, unread)]
     below = now["generation"] < most["generation"] or now["width"] < most["width"]
     reason = "below its maximum; an idle link trains down, so only a loaded one could fail" if below else None
     return [check("gpu.pcie_link", PASS, subject, observed=now, expected=most, reason=reason)]

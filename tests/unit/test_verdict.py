@@ -154,13 +154,29 @@ def test_an_idle_link_is_information_only() -> None:
     assert "idle link trains down" in link["reason"]
 
 
-def test_values_the_driver_does_not_give_are_not_applicable() -> None:
+UNREAD = ("ecc.current", "ecc.counters.uncorrected.volatile", "row_remap.failure", "pcie.generation")
+
+
+@pytest.mark.parametrize(
+    ("reason", "verdict_of_node", "status"),
+    [
+        ("not supported on this device (NVML 3)", "pass", "not_applicable"),
+        ("this driver version or its binding does not offer it (NVML 13)", "pass", "not_applicable"),
+        ("the GPU is lost (NVML 15)", "warn", "not_measured"),
+        ("this user may not read it (NVML 4)", "warn", "not_measured"),
+        (None, "warn", "not_measured"),
+    ],
+)
+def test_a_value_that_was_not_read_is_no_pass_and_one_that_does_not_exist_no_fault(
+    reason: str | None, verdict_of_node: str, status: str
+) -> None:
     facts = gpu(1)
     bare = {"index": 0, "uuid": "GPU-0000-0", "name": facts["devices"][0]["name"], "catalogue_id": "h100-sxm5-80gb"}
-    facts["devices"] = [bare]
+    facts["devices"] = [{**bare, "missing": dict.fromkeys(UNREAD, reason) if reason else {}}]
     document = judge(evidence(facts, cuda_benchmark(1)))
-    assert document["verdict"] == "pass"
-    assert document["summary"]["not_applicable"] >= 4
+    assert document["verdict"] == verdict_of_node
+    for check_id in ("gpu.ecc_mode", "gpu.ecc_errors", "gpu.row_remap", "gpu.pcie_link"):
+        assert statuses(document, check_id) == {"gpu0": status}
 
 
 @pytest.mark.parametrize(
