@@ -39,6 +39,11 @@ options:
     type: list
     elements: str
     required: true
+  helpers:
+    description: Names of source packages that the driver needs and that have versions of their own.
+    type: list
+    elements: str
+    required: true
   components:
     description: Archive components that carry the driver.
     type: list
@@ -92,6 +97,7 @@ EXAMPLES = r"""
     userland: [nvidia-smi, libcuda1]
     module_packages: [nvidia-kernel-dkms]
     sources: [nvidia-graphics-drivers]
+    helpers: [nvidia-persistenced]
     components: [contrib, non-free, non-free-firmware]
     branch: "535"
   register: __my_role_plan
@@ -130,6 +136,7 @@ ARGUMENT_SPEC = {
     "userland": {"type": "list", "elements": "str", "required": True},
     "module_packages": {"type": "list", "elements": "str", "required": True},
     "sources": {"type": "list", "elements": "str", "required": True},
+    "helpers": {"type": "list", "elements": "str", "required": True},
     "components": {"type": "list", "elements": "str", "required": True},
     "version": {"type": "str"},
     "branch": {"type": "str"},

@@ -22,6 +22,7 @@ class Request:
     userland: list[str]
     module_packages: list[str]
     sources: list[str]
+    helpers: list[str]
     version: str | None
     branch: str | None
     update: bool
@@ -185,13 +186,17 @@ def pending_changes(packages: list[str], statuses: dict[str, Installed]) -> list
     return lines
 
 
-def preferences(chosen: str, sources: list[str]) -> str:
-    """Return the pin that keeps apt from mixing versions: without it a security suite's newer parts win."""
+def preferences(chosen: str, sources: list[str], helpers: list[str]) -> str:
+    """Return the pin that keeps apt from mixing versions: without it a security suite's newer parts win.
+
+    Helpers have versions of their own. They are named so that an older pin on ``nvidia-*`` cannot hide them.
+    """
     wanted = " ".join(f"src:{source}" for source in sources)
     return (
         "# Managed by Rackwright (role nvidia_driver); changes are overwritten.\n"
         "# One driver version for every package of it; above 1000 also when that means going back.\n"
-        f"Package: {wanted}\nPin: version {upstream(chosen)}*\nPin-Priority: 1001\n"
+        f"Package: {wanted}\nPin: version {upstream(chosen)}*\nPin-Priority: 1001\n\n"
+        f"Package: {' '.join(f'src:{source}' for source in helpers)}\nPin: version *\nPin-Priority: 500\n"
     )
 
 

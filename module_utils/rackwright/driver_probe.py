@@ -123,7 +123,7 @@ def make_plan(
         "kernels": kernels,
         "module_note": note,
         "source_files": files,
-        "preferences": preferences(chosen, request.sources),
+        "preferences": preferences(chosen, request.sources, request.helpers),
     }
 
 

@@ -241,8 +241,8 @@ def _unknown(text: str, action: str, node: str, _free: int | None) -> Rackwright
     return MissingError(
         action,
         node,
-        f"no configured source has {', '.join(flat)}",
-        "Correct the name, or add the source or component that carries it",
+        f"no configured source offers {', '.join(flat)}",
+        "Correct the name, add the source that carries it, or remove the pin that hides it (apt-cache policy)",
         found=flat,
     )
 

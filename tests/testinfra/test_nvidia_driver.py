@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state role nvidia_driver leaves on a node with GPUs. Runs on test nodes and on real ones alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FORMAT = "${Package} ${Version} ${source:Package}\\n"
+SOURCES = ("nvidia-graphics-drivers", "nvidia-open-gpu-kernel-modules", "firmware-nvidia-graphics")
+
+
+def driver_packages(host: Any) -> dict[str, str]:
+    rows = (line.split() for line in host.check_output(f"dpkg-query -W -f '{FORMAT}'").splitlines())
+    return {row[0]: row[1] for row in rows if len(row) == 3 and row[2] in SOURCES}
+
+
+def test_all_packages_are_of_one_version(host: Any) -> None:
+    packages = driver_packages(host)
+    assert {"nvidia-smi", "libcuda1", "libnvidia-ml1"} <= packages.keys()
+    assert len({version.partition("-")[0] for version in packages.values()}) == 1
+
+
+def test_all_packages_are_held(host: Any) -> None:
+    assert set(driver_packages(host)) <= set(host.check_output("apt-mark showhold").split())
+
+
+def test_the_pin_wins_over_every_other_preference(host: Any) -> None:
+    policy = host.check_output("apt-cache policy nvidia-smi")
+    installed, candidate = (
+        next(line.split()[1] for line in policy.splitlines() if word in line) for word in ("Installed:", "Candidate:")
+    )
+    assert installed == candidate
+    assert " 1001" in policy
+
+
+def test_an_upgrade_would_leave_the_driver_alone(host: Any) -> None:
+    simulated = host.check_output("apt-get -s dist-upgrade")
+    assert [line for line in simulated.splitlines() if line.startswith("Inst ") and "nvidia" in line] == []
+
+
+def test_there_is_no_x(host: Any) -> None:
+    assert not host.package("xserver-xorg-core").is_installed
+
+
+def test_nvidia_smi_shows_the_installed_version_and_every_gpu(host: Any) -> None:
+    query = host.check_output("nvidia-smi --query-gpu=driver_version --format=csv,noheader").splitlines()
+    assert set(query) == {driver_packages(host)["nvidia-smi"].partition("-")[0]}
+    variables = host.ansible.get_variables() if host.backend.NAME == "ansible" else {}
+    assert len(query) == variables.get("gpu_expected_count", len(query))
+
+
+def test_the_persistence_daemon_is_enabled_and_not_failed(host: Any) -> None:
+    assert host.service("nvidia-persistenced").is_enabled
+    assert host.run("systemctl is-failed nvidia-persistenced").stdout.strip() != "failed"
+    shown = host.check_output("systemctl show -P DropInPaths nvidia-persistenced")
+    assert "10-rackwright.conf" in shown
+
+
+def test_sources_of_others_are_untouched_and_the_own_are_readable(host: Any) -> None:
+    files = host.check_output("find /etc/apt/sources.list /etc/apt/sources.list.d -type f").split()
+    assert files
+    assert [path for path in files if host.file(path).mode & 0o444 != 0o444] == []
