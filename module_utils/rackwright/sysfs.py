@@ -57,6 +57,11 @@ class Tree:
     def exists(self, relative: str) -> bool:
         return os.path.exists(self.path(relative))
 
+    def own(self, relative: str) -> bool:
+        """True for what lies in this tree itself: a prepared tree may link parts of the system that reads it."""
+        inside = os.path.join(os.path.realpath(self.sysroot), "")
+        return self.exists(relative) and os.path.realpath(self.path(relative)).startswith(inside)
+
     def link_name(self, relative: str) -> str | None:
         try:
             return os.path.basename(os.readlink(self.path(relative)))
@@ -164,8 +169,10 @@ def _hex(tree: Tree, relative: str, digits: int) -> str | None:
 def container_marker(tree: Tree) -> str | None:
     """Name the sign that this system is a container, None when there is none."""
     for relative in (".dockerenv", "run/.containerenv", "run/systemd/container"):
-        if tree.exists(relative):
+        if tree.own(relative):
             return "/" + relative
+    if tree.sysroot != "/" and not tree.own("proc/self"):
+        return None
     for line in (tree.text("proc/self/mountinfo") or "").splitlines():
         fields = line.split(" ")
         if len(fields) > 6 and fields[4] == "/" and " - overlay " in line:
