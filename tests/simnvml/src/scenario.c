@@ -296,9 +296,12 @@ static bool managed_text(const char *key, char *out, size_t size) {
 }
 
 bool sim_system_text(const sim_snapshot *snapshot, const char *key, char *out, size_t size) {
-    if (snapshot->managed && managed_text(key, out, size)) return true;
-    /* a managed node without that version has no such driver, whatever the profile says */
-    if (snapshot->managed && (strcmp(key, "driver_version") == 0 || strcmp(key, "lib_version") == 0)) return false;
+    static const char *const versions[] = {"driver_version", "lib_version", "nvml_version", "cuda_version",
+                                           "generation"};
+    /* on a managed node these follow the installed packages, whatever the profile says */
+    for (size_t i = 0; snapshot->managed && i < sizeof versions / sizeof *versions; i++) {
+        if (strcmp(key, versions[i]) == 0) return managed_text(key, out, size);
+    }
     return resolve(sim_lookup(snapshot, key), out, size);
 }
 
