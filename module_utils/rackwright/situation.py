@@ -70,7 +70,7 @@ def _probe_failed(e: Evidence) -> Situation | None:
 
 def _inner(text: str) -> str:
     flat = " ".join(text.split()).rstrip(".")
-    return flat[:1].lower() + flat[1:] if flat[1:2].islower() else flat
+    return flat[:1].lower() + flat[1:] if flat.split(" ")[0].istitle() else flat
 
 
 def _wsl2(e: Evidence) -> Situation | None:
