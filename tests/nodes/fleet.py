@@ -55,7 +55,7 @@ def find(fleet: str) -> dict[str, Found]:
     found = {}
     for item in ours(fleet=fleet):
         labels = item.get("Labels") or {}
-        node = labels.get(LABEL_NODE, "")
+        node = labels[LABEL_NODE]
         found[node] = Found(
             item["Names"][0], node, labels.get(LABEL_SPEC, ""), labels.get(LABEL_ADDRESS, ""), item.get("State", "")
         )

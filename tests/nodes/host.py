@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from .errors import NodesError
-from .paths import NODES, ROOT
+from .paths import CACHE, NODES
 
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _PATIENCE_SECONDS = 2
@@ -124,12 +124,16 @@ def _feed(pipe: object, data: bytes) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder in build/ that may hold files of root."""
-    if not path.exists():
-        return
-    if ROOT / "build" not in path.parents:
-        raise NodesError(f"remove {path}", "it is outside build/", "This is a defect of the caller")
-    run(as_root(["rm", "-rf", "--one-file-system", str(path)]), f"remove {path}", timeout=300)
+    """Remove a folder of the test nodes, which may hold files of root. Nothing else can be removed with it.
+
+    The path is resolved first: `rm` follows `..` and links, so a comparison of the text alone guards nothing.
+    """
+    real = path.resolve()
+    owned = [folder.resolve() for folder in (NODES, CACHE)]
+    if ".." in path.parts or not any(real == folder or folder in real.parents for folder in owned):
+        raise NodesError(f"remove {path}", "it is not a folder of the test nodes", "This is a defect of the caller")
+    if path.exists():
+        run(as_root(["rm", "-rf", "--one-file-system", "--", str(real)]), f"remove {path}", timeout=300)
 
 
 def give_back(path: Path) -> None:

@@ -41,6 +41,7 @@ class NodeSpec:
         """The node in the form in which it is asked for."""
         extras = [f",driver={self.driver}"] if self.driver != "none" else []
         extras += [f",mirror={self.mirror}"] if self.mirror != "host" else []
+        extras += [f",components={self.components}"] if self.components != "+".join(COMPONENTS) else []
         extras += [f",tmpfs={item}" for item in self.tmpfs]
         return f"{self.name}={self.profile}:{self.release}{''.join(extras)}"
 
@@ -56,7 +57,7 @@ def parse_node(text: str, defaults: NodeSpec | None = None) -> NodeSpec:
     if not match:
         raise _refuse(text, "it has not the right form")
     name, profile, release = match.groups()
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise _refuse(text, "a name is made of a-z, 0-9 and '-', starts with a letter and has 31 characters at most")
     if release not in RELEASES:
         raise _refuse(text, f"release {release!r} is not one of {', '.join(RELEASES)}")
@@ -74,7 +75,7 @@ def _apply(spec: NodeSpec, text: str, key: str, value: str) -> NodeSpec:
         return replace(spec, mirror=value)
     if key == "components" and value and set(value.split("+")) <= set(COMPONENTS):
         return replace(spec, components=value)
-    if key == "tmpfs" and _TMPFS.match(value):
+    if key == "tmpfs" and _TMPFS.fullmatch(value):
         return replace(spec, tmpfs=(*spec.tmpfs, value))
     raise _refuse(text, f"the option {key}={value} is unknown or has a value that is not allowed")
 
@@ -95,7 +96,7 @@ def parse_fleet(texts: list[str], defaults: NodeSpec | None = None) -> list[Node
 
 def check_fleet_name(name: str) -> str:
     """Fleet names become parts of container names and paths."""
-    if not _FLEET.match(name):
+    if not _FLEET.fullmatch(name):
         raise NodesError(
             f"use the fleet name {name!r}",
             "it is not made of a-z, 0-9, '-' and '_' with a letter first",
