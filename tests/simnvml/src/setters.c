@@ -71,7 +71,8 @@ SIM_API nvmlReturn_t nvmlDeviceSetPowerManagementLimit_v2(nvmlDevice_t device, n
     SIM_BEGIN_DEVICE(device);
     SIM_REQUIRE(value, NVML_ERROR_INVALID_ARGUMENT);
     SIM_REQUIRE(value->version == NVML_STRUCT_VERSION(nvmlPowerValue_v2_t, 2), NVML_ERROR_ARGUMENT_VERSION_MISMATCH);
-    SIM_REQUIRE(value->powerScope == 0, NVML_ERROR_NOT_SUPPORTED);
+    /* nvidia-smi fills one byte of the scope and leaves the other three as they were */
+    SIM_REQUIRE((value->powerScope & 0xff) == 0, NVML_ERROR_NOT_SUPPORTED);
     SIM_END(set_power_limit(&call, value->powerValueMw));
 }
 

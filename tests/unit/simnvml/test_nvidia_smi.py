@@ -96,7 +96,7 @@ TEMPERATURE = ["--query-gpu=temperature.gpu", "--format=csv"]
             {"gpu__3__fail": "GPU_IS_LOST"},
             [],
             15,
-            "Unable to determine the device handle for gpu 3: GPU is lost.  Reboot the system to recover this GPU",
+            "GPU is lost.  Reboot the system to recover this GPU",
         ),
         ({"gpu__3__fail": "RESET_REQUIRED"}, ["-L"], 255, "A GPU reset must occur before this GPU can be used again."),
         ({"gpu__2__temp__gpu": "N/A"}, TEMPERATURE, 0, "N/A"),
