@@ -91,6 +91,28 @@ def test_hgx_node_is_described_completely(node: MakeNode) -> None:
     assert gpu["topology"]["nvswitch_count"] == 4
 
 
+def test_unified_memory_is_the_systems(node: MakeNode) -> None:
+    device = both(node("gb10"))["devices"][0]
+    assert device["memory"] == {
+        "type": "unified",
+        "total_bytes": 125829120 * 1024,
+        "free_bytes": 104857600 * 1024,
+        "used_bytes": (125829120 - 104857600) * 1024,
+    }
+    assert (device["catalogue_id"], device["architecture"]) == ("gb10-dgx-spark", "blackwell")
+
+
+def test_mig_instances_are_listed(node: MakeNode) -> None:
+    devices = both(node("mig-a100"))["devices"]
+    mig = devices[0]["mig"]
+    assert (mig["mode"], mig["pending"]) == ("enabled", "enabled")
+    assert mig["instances"]
+    for instance in mig["instances"]:
+        assert instance["uuid"].startswith("MIG-")
+        assert 0 < instance["memory_total_bytes"] < devices[0]["memory"]["total_bytes"]
+    assert len({instance["uuid"] for instance in mig["instances"]}) == len(mig["instances"])
+
+
 def test_bindings_are_named(node: MakeNode) -> None:
     simulated = node("rtx4090x2")
     assert simulated.facts()["source"] == "nvml-pynvml"
