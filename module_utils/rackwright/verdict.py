@@ -113,17 +113,22 @@ def overall(checks: Sequence[Check]) -> str:
 
 
 def reasons(checks: Sequence[Check]) -> list[str]:
-    """Return one line per check that keeps the node from passing, failures first."""
+    """Return one line per thing that keeps the node from passing, failures first; equal ones share a line."""
     lines = []
     for status, label in ((FAIL, "fail"), (WARN, "warn"), (NOT_MEASURED, "not measured")):
+        subjects: dict[tuple[str, str], list[str]] = {}
         for entry in checks:
             if entry["status"] == status:
-                text = str(entry["reason"] or "no reason given").rstrip(".") + "."
-                step = str(entry["next_step"] or "")
-                # errors of modules end with their next step already
-                said = f"{text} {step}" if step.rstrip(".") not in text else text
-                lines.append(f"{label}: {entry['id']} on {entry['subject']}: {said}".rstrip())
+                subjects.setdefault((entry["id"], _said(entry)), []).append(entry["subject"])
+        lines += [f"{label}: {name} on {', '.join(found)}: {said}" for (name, said), found in subjects.items()]
     return lines
+
+
+def _said(entry: Check) -> str:
+    text = str(entry["reason"] or "no reason given").rstrip(".") + "."
+    step = str(entry["next_step"] or "")
+    # errors of modules end with their next step already
+    return f"{text} {step}".rstrip() if step.rstrip(".") not in text else text
 
 
 def judge_fleet(evidence: Mapping[str, Evidence]) -> dict[str, dict[str, Any]]:

@@ -138,14 +138,14 @@ def results(evidence: Evidence) -> list[Mapping[str, Any]]:
 
 
 def gpu_subjects(evidence: Evidence) -> list[tuple[str | None, str]]:
-    """Return, per GPU of the facts, torch's name for it (None where torch does not see it) and its name in checks.
+    """Return, per answering GPU of the facts, torch's name for it (None where torch has none) and its name in checks.
 
     Matched by UUID; where torch gives none, by position, which is right as long as torch sees all of them.
     """
     seen = part(evidence.measured, "devices")
     by_uuid = {str(info["uuid"]): key for key, info in seen.items() if isinstance(info, Mapping) and info.get("uuid")}
     pairs: list[tuple[str | None, str]] = []
-    for position, device in enumerate(evidence.devices):
+    for position, device in enumerate(evidence.answering):
         positional = f"cuda:{position}" if not by_uuid and f"cuda:{position}" in seen else None
         pairs.append((by_uuid.get(str(device.get("uuid")), positional), device_name(device)))
     return pairs
@@ -158,7 +158,7 @@ def number_checks(evidence: Evidence) -> list[Check]:
     checks: list[Check] = []
     for suite in _SUITES:
         if evidence.has_real_gpus:
-            pairs = zip(gpu_subjects(evidence), evidence.devices)
+            pairs = zip(gpu_subjects(evidence), evidence.answering)
             checks += [_gpu_number(evidence, suite, key, subject, device) for (key, subject), device in pairs]
             continue
         checks.append(_cpu_number(evidence, suite))

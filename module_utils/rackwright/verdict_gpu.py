@@ -68,6 +68,8 @@ def _bus_check(situation: str, count: Any, on_bus: Any) -> Check:
         return check("gpu.count_bus", NOT_APPLICABLE, "node", **common, reason=_NO_GPU)
     if situation == "wsl2":
         return check("gpu.count_bus", NOT_APPLICABLE, "node", **common, reason="under WSL2 the GPU is not on the bus")
+    if on_bus and not count:
+        return check("gpu.count_bus", NOT_APPLICABLE, "node", **common, reason="no GPU answers, see gpu.situation")
     if on_bus is None:
         return check("gpu.count_bus", NOT_MEASURED, "node", **common, reason="the PCI bus could not be read")
     if count == on_bus:
@@ -98,10 +100,7 @@ def _coherent(versions: Mapping[str, Any], situation: str) -> Check:
         step = "Restart the node, or reload the kernel module, so that it fits the installed library."
         return check("driver.coherent", FAIL, "node", **common, reason=f"versions differ: {listed}", next_step=step)
     if "library" not in known:
-        reason = "no driver library answers"
-        return check(
-            "driver.coherent", FAIL, "node", **common, reason=reason, next_step="Install the driver with nvidia_driver."
-        )
+        return _no_library(situation, known)
     if "kernel module" not in known:
         if situation == "wsl2":
             reason = "under WSL2 the kernel module belongs to Windows"
@@ -109,6 +108,16 @@ def _coherent(versions: Mapping[str, Any], situation: str) -> Check:
         reason = "the version of the kernel module is not known"
         return check("driver.coherent", NOT_MEASURED, "node", **common, reason=reason)
     return check("driver.coherent", PASS, "node", **common)
+
+
+def _no_library(situation: str, known: Mapping[str, str]) -> Check:
+    if situation == "no_driver":
+        step = "Run the role nvidia_driver."
+        return check(
+            "driver.coherent", FAIL, "node", observed=known, reason="no driver library is installed", next_step=step
+        )
+    reason = "the driver library gives no version, see gpu.situation"
+    return check("driver.coherent", NOT_MEASURED, "node", observed=known, reason=reason)
 
 
 def _wanted(versions: Mapping[str, Any], wanted: Any) -> Check:
@@ -134,10 +143,16 @@ def upstream_version(package_version: str | None) -> str | None:
 
 
 def device_checks(evidence: Evidence) -> list[Check]:
-    """Judge ECC mode and errors, row remapping, recovery action, link and catalogue of each device."""
+    """Judge ECC mode and errors, row remapping, recovery action, link and catalogue of each device.
+
+    Where none answers, the situation says why and there is nothing to add.
+    """
     checks: list[Check] = []
-    for device in evidence.devices:
+    for device in evidence.devices if evidence.answering else []:
         subject = device_name(device)
+        if not device.get("uuid"):
+            checks.append(_silent(device, subject))
+            continue
         checks += _ecc(device, subject)
         checks += _ecc_errors(device, subject)
         checks += _row_remap(device, subject)
@@ -148,8 +163,15 @@ def device_checks(evidence: Evidence) -> list[Check]:
 
 
 def device_name(device: Mapping[str, Any]) -> str:
-    """Return how a device is called in checks."""
-    return f"gpu{device.get('index', '?')}"
+    """Return how a device is called in checks: NVML's index, or its place on the bus when NVML does not show it."""
+    index = device.get("index")
+    return f"gpu{index}" if index is not None else str(dig(device, "pci.address") or "unknown device")
+
+
+def _silent(device: Mapping[str, Any], subject: str) -> Check:
+    reason = part(device, "missing").get("uuid") or "the driver does not answer for this device"
+    step = "Drain the node, read the kernel log for Xid messages and restart it."
+    return check("gpu.answers", FAIL, subject, reason=str(reason), next_step=step)
 
 
 def _unread(check_id: str, device: Mapping[str, Any], subject: str, path: str) -> Check:

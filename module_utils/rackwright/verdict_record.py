@@ -109,6 +109,11 @@ class Evidence:
         return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
     @property
+    def answering(self) -> list[Mapping[str, Any]]:
+        """The devices the driver answers for: one that is lost, or only seen on the bus, has no UUID."""
+        return [device for device in self.devices if device.get("uuid")]
+
+    @property
     def has_real_gpus(self) -> bool:
         """True when the driver answers for at least one GPU that is not a simulation."""
         return not self.simulated and bool(dig(self.gpu, "count"))

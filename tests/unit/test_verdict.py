@@ -90,6 +90,50 @@ def test_every_other_situation_fails_with_its_cause(situation: str) -> None:
     assert "fail: gpu.situation on node: Something is wrong. Do this." in document["reasons"]
 
 
+def test_a_lost_gpu_is_one_line_of_its_own_and_the_others_are_judged() -> None:
+    facts = gpu(3, situation="gpu_lost", cause="GPU 1 is lost.", next_step="Drain the node.")
+    facts["count"] = 2
+    lost = dict.fromkeys(facts["devices"][1]) | {"index": 1, "missing": {"uuid": "the GPU is lost (NVML 15)"}}
+    facts["devices"][1] = lost
+    node = evidence(facts, cuda_benchmark(2))
+    node["benchmark"]["torch_benchmark"]["devices"] = {
+        "cuda:0": {"uuid": "GPU-0000-0"},
+        "cuda:1": {"uuid": "GPU-0000-2"},
+    }
+    document = judge(node)
+    assert statuses(document, "gpu.answers") == {"gpu1": "fail"}
+    assert statuses(document, "torch.kernel") == {"gpu0": "pass", "gpu2": "pass"}
+    assert statuses(document, "gpu.ecc_mode") == {"gpu0": "pass", "gpu2": "pass"}
+    assert [line.split(":")[1] for line in document["reasons"]] == [
+        " gpu.situation on node",
+        " gpu.count_bus on node",
+        " gpu.answers on gpu1",
+    ]
+
+
+@pytest.mark.parametrize("situation", ["version_mismatch", "driver_crashed", "driver_not_loaded"])
+def test_a_driver_that_does_not_answer_is_told_once_not_per_gpu(situation: str) -> None:
+    silent = {"index": None, "uuid": None, "name": None, "missing": {"uuid": "only the driver knows it"}}
+    facts = gpu(8, situation=situation, cause="Broken.", next_step="Repair.", devices=[silent] * 8, driver={})
+    facts["count"] = 0
+    document = judge(evidence(facts, cpu_benchmark()))
+    assert document["reasons"][0] == "fail: gpu.situation on node: Broken. Repair."
+    assert len(document["reasons"]) <= 2
+    assert statuses(document, "driver.coherent") == {"node": "not_measured"}
+
+
+def test_a_missing_driver_says_which_role_installs_it() -> None:
+    facts = gpu(0, situation="no_driver", cause="No driver.", next_step="Install it.", pci_count=1, driver={})
+    assert "Run the role nvidia_driver." in " ".join(judge(evidence(facts, cpu_benchmark()))["reasons"])
+
+
+def test_equal_findings_share_a_line() -> None:
+    facts = gpu(8)
+    for entry in facts["devices"][2:5]:
+        entry["ecc"]["pending"] = "disabled"
+    assert "warn: gpu.ecc_mode on gpu2, gpu3, gpu4: " in only_reason(judge(evidence(facts, cuda_benchmark(8))))
+
+
 Change = Callable[[dict[str, Any]], None]
 
 
