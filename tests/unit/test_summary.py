@@ -40,7 +40,7 @@ def site(tmp_path: Path) -> Path:
     library = tmp_path / "library"
     library.mkdir()
     (library / "fleet_verdict.py").symlink_to(ROOT / "library/fleet_verdict.py")
-    options = ["sysroot", "timeout", "python", "level", "run_id"]
+    options = ["sysroot", "timeout", "python", "level", "run_id", "extra_gpus"]
     for name, where in (("gpu_facts", 'module.params["sysroot"]'), ("torch_benchmark", 'module.params["level"]')):
         (library / f"{name}.py").write_text(STAND_IN % (options, where, BODY[name]))
     return tmp_path
