@@ -7,6 +7,7 @@ simulation reaches the test process itself.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -20,11 +21,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 from ansible.module_utils.testing import patch_module_args
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT / "module_utils") not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
 from ansible.module_utils.rackwright.child import run_in_child
 
-ROOT = Path(__file__).resolve().parents[2]
 SIMNVML = ROOT / "tests/simnvml"
 LIBRARY = ROOT / "build/simnvml/lib/libnvidia-ml.so.1"
 OPEN_MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {version}  Release Build  (builder@host)"
@@ -56,7 +61,9 @@ def _scenario(profile: str) -> str:
 
 @functools.cache
 def _pci_tree(profile: str) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="simulated-pci-")) / "devices"
+    parent = tempfile.mkdtemp(prefix="simulated-pci-")
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    folder = Path(parent) / "devices"
     folder.mkdir()  # a node without GPUs has an empty bus, not none
     _simnvml("pci", profile, str(folder))
     return folder

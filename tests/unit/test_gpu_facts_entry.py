@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.simulated_node import ROOT, SimulatedNode, library
+from support.commands import run, simulation
+from support.simulated_node import ROOT, SimulatedNode
 
 CONSTRUCTED = sorted(ROOT.glob("inventory/*/*gpu.constructed.yml"))
 
@@ -25,27 +26,6 @@ def interpreters() -> list[str]:
         if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
             found.append(path)
     return found
-
-
-def simulation(node: SimulatedNode, cache: Path) -> dict[str, str]:
-    """Environment of a command on a machine that has the simulated driver."""
-    return {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(cache),
-        "ANSIBLE_NOCOLOR": "1",
-        "LD_LIBRARY_PATH": str(library().parent),
-        "SIMNVML_CONF": str(node.conf),
-        "SIMNVML_RUN_DIR": str(node.conf.parent / "run"),
-        "SIMNVML_VAR_DIR": str(node.conf.parent / "run"),
-    }
-
-
-def run(program: str, *arguments: str, environment: dict[str, str]) -> str:
-    command = [str(Path(sys.executable).parent / program), *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize("interpreter", interpreters(), ids=lambda path: Path(path).name)
