@@ -25,6 +25,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package lies beside, installed or not
+from simnvml.errors import ProfileError  # type: ignore[import-not-found]
+from simnvml.keys import check  # type: ignore[import-not-found]
+
 ROOT = Path(os.environ.get("SIMNVML_ROOT", "/"))
 CONF = ROOT / "etc/simnvml/node.conf"
 MODE = ROOT / "etc/simnvml/mode"
@@ -34,6 +38,7 @@ SYSROOT = RUN / "root"
 LOADER = ROOT / "etc/ld.so.conf.d/00-simnvml.conf"
 LIBRARY_FOLDER = "/opt/simnvml/lib"
 VERSION = r"\d+\.\d+(?:\.\d+)*"
+FROM_PACKAGES = {"driver_version", "lib_version", "nvml_version", "cuda_version", "generation"}
 PENDING_MODES = (("ecc.pending", "ecc.current"), ("mig.pending", "mig.current"))
 MODULES = (
     ("nvidia_uvm", ""),
@@ -288,6 +293,16 @@ def gpu_reset(indexes: list[int]) -> None:
     change(RUN, new)
 
 
+def inject(key: str, value: str) -> None:
+    """Set one key until the next boot; a key that nothing would read is a mistake."""
+    check({key: value}, "simnvmlctl set")
+    if key in FROM_PACKAGES and mode() == "managed":
+        raise ProfileError(
+            f"set {key}", "on a managed node it follows the installed packages", "Set fail.init to make NVML fail"
+        )
+    change(RUN, {key: value})
+
+
 def reset(persistent: bool) -> None:
     """Drop the overlays."""
     for folder in [RUN, VAR] if persistent else [RUN]:
@@ -334,7 +349,7 @@ def main() -> int:
     if options.command == "show":
         return show(options.key)
     if options.command == "set":
-        change(RUN, {options.key: options.value})
+        inject(options.key, options.value)
     elif options.command == "unset":
         for folder in (RUN, VAR):
             change(folder, {options.key: None})
@@ -354,5 +369,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except ProfileError as error:
+        sys.exit(str(error))
     except PermissionError as error:
         sys.exit(f"Could not change the simulated GPUs: {error.filename} is not writable. Run simnvmlctl as root.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+SIMNVML = Path(__file__).resolve().parents[2] / "simnvml"
 STATE = "emit([code(nv.nvmlInit), nv.nvmlSystemGetNVMLVersion() if code(nv.nvmlSystemGetNVMLVersion) == 0 else None])"
 
 
@@ -177,6 +178,40 @@ def test_set_unset_reset_show(node: Callable[..., Any]) -> None:
     assert machine.ctl("reset").returncode == 0
     assert machine.python(read) == [0, 0, 29]
     assert "count = 8" in machine.ctl("show").stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("gpu.3.fial", "GPU_IS_LOST", "the library knows no such key"),
+        ("gpu.3.temp.gpu", "warm", "the value has another form"),
+        ("crash.init", "burn", "the value has another form"),
+    ],
+)
+def test_mistaken_injections_are_refused(node: Callable[..., Any], key: str, value: str, part: str) -> None:
+    done = node().ctl("set", key, value)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Could not use ")
+    assert part in done.stderr
+
+
+def test_versions_of_a_managed_node_follow_its_packages(server: Machine) -> None:
+    done = server.node.ctl("set", "driver_version", "535.1.2")
+    assert done.returncode == 1
+    assert "follows the installed packages" in done.stderr
+
+
+def test_installed_files_work_from_where_they_lie(node: Callable[..., Any], tmp_path: Path) -> None:
+    machine = node()
+    done = machine.run(["make", "-s", "-C", str(SIMNVML), "install", f"DESTDIR={tmp_path}/image"])
+    assert done.returncode == 0, done.stderr
+    image = tmp_path / "image"
+    assert (image / "opt/simnvml/lib/libnvidia-ml.so.1").is_file()
+    assert (image / "etc/systemd/system/sysinit.target.wants/simnvml-boot.service").resolve().is_file()
+    assert (image / "etc/apt/apt.conf.d/90-simnvml").is_file()
+    done = machine.run([str(image / "opt/simnvml/bin/simnvmlctl"), "set", "gpu.3.fail", "GPU_IS_LOST"])
+    assert done.returncode == 0, done.stderr
+    assert machine.ctl("show", "gpu.3.fail").stdout == "GPU_IS_LOST\n"
 
 
 def test_gpu_reset(node: Callable[..., Any]) -> None:
