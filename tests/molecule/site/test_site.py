@@ -120,7 +120,8 @@ def test_a_wrong_gpu_count_in_the_inventory_fails_with_both_numbers(tmp_path: Pa
 
     assert result.returncode != 0
     assert verdicts(tmp_path)["nodes"]["gpu-a"]["verdict"] == "fail"
-    assert "4" in result.stdout and "8" in result.stdout
+    assert "4" in result.stdout
+    assert "8" in result.stdout
 
 
 def test_reports_that_cannot_be_written_fail_in_one_sentence(tmp_path: Path) -> None:
