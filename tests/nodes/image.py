@@ -85,8 +85,9 @@ def _digest(*parts: bytes) -> str:
 
 
 def simnvml_sources(folder: Path = SIMNVML) -> dict[str, bytes]:
-    """What of the simulated NVML is compiled and installed in a node; its Python half stays on the host."""
+    """What of the simulated NVML is compiled and installed in a node; the profiles stay on the host."""
     wanted = [folder / "Makefile", *folder.glob("*.txt"), *folder.glob("src/**/*"), *folder.glob("node/**/*")]
+    wanted += [folder / "simnvml" / name for name in ("__init__.py", "errors.py", "keys.py")]
     return {
         f"src/tests/simnvml/{path.relative_to(folder)}": path.read_bytes()
         for path in sorted(wanted)
