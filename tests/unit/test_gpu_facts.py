@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -319,6 +320,16 @@ def test_crashing_library_is_reported(node: MakeNode, how: str, sign: str) -> No
     gpu = both(node("h100x8").set("crash.nvmlDeviceGetSerial", how))
     assert (gpu["situation"], gpu["count"]) == ("driver_crashed", 0)
     assert sign in gpu["cause"]
+
+
+def test_kernel_files_that_never_answer_are_a_hung_driver(node: MakeNode) -> None:
+    simulated = node("rtx4090x2")
+    version = simulated.sysroot / "proc/driver/nvidia/version"
+    version.unlink()
+    os.mkfifo(version)  # reading it blocks, as the file of a driver that holds its lock for ever does
+    gpu = simulated.facts(timeout=0.5)
+    assert_honest(gpu)
+    assert (gpu["situation"], gpu["pci_count"], gpu["count"]) == ("driver_hung", None, 0)
 
 
 def test_slow_driver_is_waited_for(node: MakeNode) -> None:
