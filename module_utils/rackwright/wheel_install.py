@@ -180,7 +180,8 @@ def install_files(run: RunEnv, venv: Venv, what: str, directory: str, files: lis
         command += ["--no-cache-dir", "--ignore-installed", *paths]
     status, output, error = run(as_owner(command, venv.root), PIP_ENV)
     if status != 0:
-        raise _fail(what, venv, error or output, "Run again: what was half installed is repaired first")
+        said = error or output or f"the installer was ended by signal {-status}"
+        raise _fail(what, venv, said, "Run again: what was half installed is repaired first")
     return [f"{entry['name']} {entry['version']}" for entry in wanted]
 
 
