@@ -30,6 +30,7 @@ def request(**values: Any) -> Request:
         "userland": ["nvidia-smi", "libcuda1", "nvidia-persistenced"],
         "module_packages": ["nvidia-kernel-dkms"],
         "sources": ["nvidia-graphics-drivers"],
+        "helpers": ["nvidia-persistenced"],
         "version": None,
         "branch": None,
         "update": False,
@@ -148,7 +149,8 @@ def test_kernels_that_get_a_module(node: dict[str, Any], mode: str, kernels: lis
 
 
 def test_the_pin_names_every_source_and_one_version() -> None:
-    text = preferences(NEW, ["nvidia-graphics-drivers", "firmware-nvidia-graphics"])
+    text = preferences(NEW, ["nvidia-graphics-drivers", "firmware-nvidia-graphics"], ["nvidia-persistenced"])
+    assert text.endswith("\nPackage: src:nvidia-persistenced\nPin: version *\nPin-Priority: 500\n")
     assert "Package: src:nvidia-graphics-drivers src:firmware-nvidia-graphics\n" in text
     assert "Pin: version 535.309.01*\nPin-Priority: 1001\n" in text
 
