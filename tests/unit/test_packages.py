@@ -144,7 +144,7 @@ def test_lock_error_names_the_holder() -> None:
             "error",
             ["no space left", "17 MiB free"],
         ),
-        ("E: Unable to locate package nonesuch\n", "missing", ["no configured source has nonesuch"]),
+        ("E: Unable to locate package nonesuch\n", "missing", ["no configured source offers nonesuch"]),
         ("E: Version '7.7' for 'hello' was not found\n", "missing", ["version 7.7 of hello", "apt-cache madison"]),
         (
             "E: Held packages were changed and -y was used without --allow-change-held-packages.\n",
