@@ -104,6 +104,8 @@ def _build(evidence: Evidence) -> list[Check]:
     if not dig(evidence.torch, "cuda_available"):
         reason = f"torch cannot use CUDA: {dig(evidence.torch, 'cuda_unavailable_reason')}"
         step = "Compare the CUDA version of this build with the newest one the driver supports."
+        if "802" in str(dig(evidence.torch, "cuda_unavailable_reason")):
+            step = "Start nvidia-fabricmanager, of exactly the driver's version: NVSwitch systems need it before CUDA."
         return [check("torch.build", FAIL, "node", observed=cuda, reason=reason, next_step=step)]
     return [check("torch.build", PASS, "node", observed=cuda)]
 
@@ -200,10 +202,10 @@ def _gpu_number(evidence: Evidence, suite: str, key: str | None, subject: str, d
         reason = "measured, not judged: the card is not in the catalogue"
         return check(check_id, PASS, subject, observed=_shown(found), reason=reason)
     result = _acceptance_shape(found)
-    gate_name = gates.gemm_gate(row) if suite == "gemm" else gates.memory_gate(row)
+    gate_name = gates.gemm_gate(row) if suite == "gemm" else gates.memory_gate(row, dig(device, "ecc.current"))
     peak = gates.peak_tflops(row, str(result.get("dtype"))) if suite == "gemm" else row.get("memory_bandwidth_gbps")
     if gate_name is None or not peak:
-        reason = "measured, not judged: the catalogue has no peak for it"
+        reason = "measured, not judged: the catalogue has no peak for it that it could be held to"
         return check(check_id, PASS, subject, observed=_shown(found), reason=reason)
     return _judged(check_id, subject, result, float(peak), gate_name, evidence)
 

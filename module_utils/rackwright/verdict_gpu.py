@@ -74,6 +74,10 @@ def _bus_check(situation: str, count: Any, on_bus: Any) -> Check:
         return check("gpu.count_bus", NOT_MEASURED, "node", **common, reason="the PCI bus could not be read")
     if count == on_bus:
         return check("gpu.count_bus", PASS, "node", **common)
+    if situation == "ready":
+        # gpu_facts knows which of them should answer: a container sees a bus it was not given, or gets GPUs without one
+        reason = "none is missing: other drivers or containers have the rest, or the bus is not shown here"
+        return check("gpu.count_bus", NOT_APPLICABLE, "node", **common, reason=reason)
     reason = f"{on_bus} NVIDIA GPU(s) are on the PCI bus, the driver answers for {count}"
     step = "Read the kernel log for Xid 79 or a failed initialisation; reset the GPU or restart the node."
     return check("gpu.count_bus", FAIL, "node", **common, reason=reason, next_step=step)
@@ -89,6 +93,9 @@ def driver_checks(evidence: Evidence) -> list[Check]:
         "library": driver.get("library_version") or driver.get("nvml_version"),
         "package": upstream_version(evidence.driver_package_version),
     }
+    if evidence.situation == "wsl2" and versions["library"]:
+        reason = "under WSL2 the driver belongs to Windows and has a number of its own"
+        return [check(f"driver.{what}", NOT_APPLICABLE, "node", reason=reason) for what in ("coherent", "wanted")]
     return [_coherent(versions, evidence.situation), _wanted(versions, evidence.expected.get("driver_version"))]
 
 
@@ -102,9 +109,6 @@ def _coherent(versions: Mapping[str, Any], situation: str) -> Check:
     if "library" not in known:
         return _no_library(situation, known)
     if "kernel module" not in known:
-        if situation == "wsl2":
-            reason = "under WSL2 the kernel module belongs to Windows"
-            return check("driver.coherent", NOT_APPLICABLE, "node", **common, reason=reason)
         reason = "the version of the kernel module is not known"
         return check("driver.coherent", NOT_MEASURED, "node", **common, reason=reason)
     return check("driver.coherent", PASS, "node", **common)
