@@ -81,25 +81,27 @@ def _loaded(
     situation = gpu.get("situation")
     if host["container"] and not gpu.get("simulated") and not loaded:
         return _verdict("userland_only", plan["module_note"] or host["kernel"]["note"], None)
+    booted = host["booted_at"]
+    # only a boot that lies behind the installation can still load it: a second one would change nothing
+    waiting = booted is None or installed_at is None or booted < installed_at
     if loaded and upstream(loaded) != version:
+        reason = f"Kernel module {loaded} is loaded, {version} is installed."
+        if waiting:
+            return _verdict("reboot_required", reason, "Reboot the node.", reboot=True)
         return _verdict(
-            "reboot_required",
-            f"Kernel module {loaded} is loaded, {version} is installed.",
-            "Reboot the node.",
-            reboot=True,
+            "failed",
+            f"{reason} The node was rebooted since.",
+            "Look for an old module in the initramfs (lsinitramfs) or below /lib/modules.",
         )
     if situation == "ready":
         return _verdict("ready", None, None)
-    if situation in UNLOADED:
-        booted = host["booted_at"]
-        waiting = booted is None or installed_at is None or booted < installed_at
-        if waiting:
-            return _verdict(
-                "reboot_required",
-                f"The driver {version} is installed and not loaded yet.",
-                "Reboot the node.",
-                reboot=True,
-            )
+    if situation in UNLOADED and waiting:
+        return _verdict(
+            "reboot_required",
+            f"The driver {version} is installed and not loaded yet.",
+            "Reboot the node.",
+            reboot=True,
+        )
     if gpu.get("pci_count") == 0 and not gpu.get("count"):
         return _verdict("installed_without_gpu", "There is no NVIDIA GPU on the PCI bus of this node.", None)
     return _verdict("failed", gpu.get("cause") or f"The GPU situation is {situation}.", gpu.get("next_step"))

@@ -40,8 +40,10 @@ BEFORE, AFTER = host(900.0), host(1100.0)
         (gpu("nouveau_in_use"), BEFORE, "reboot_required", True),
         # booted since and still not loaded: another reboot would not help
         (gpu("driver_not_loaded", cause="Key was rejected", next_step="Enrol the key"), AFTER, "failed", False),
-        (gpu("version_mismatch", "535.261.03"), AFTER, "reboot_required", True),
-        (gpu("ready", "535.261.03"), AFTER, "reboot_required", True),
+        (gpu("version_mismatch", "535.261.03"), BEFORE, "reboot_required", True),
+        (gpu("ready", "535.261.03"), BEFORE, "reboot_required", True),
+        # an old module that survived a reboot: rebooting at every run would never end
+        (gpu("version_mismatch", "535.261.03"), AFTER, "failed", False),
         (gpu("container_without_devices", simulated=False), host(1100.0, "docker"), "userland_only", False),
         (gpu("driver_not_loaded"), host(900.0, "podman"), "reboot_required", True),
         (gpu("no_gpu", pci_count=0), AFTER, "installed_without_gpu", False),
