@@ -20,6 +20,7 @@ COUNTER_FIELDS = {
     "hw_thermal_slowdown": 270,
     "hw_power_brake_slowdown": 271,
 }
+_WINDOWS_GPU = "/dev/dxg"
 # named ThrottleReasons before driver branch 535
 _REASONS = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
 _CLOCK_SM, _CLOCK_MEMORY, _TEMPERATURE_GPU = 1, 2, 0
@@ -85,7 +86,8 @@ def _busy(nvml: Nvml, handle: Any, unified: bool) -> str | None:
     ]
     memory = None if unified else _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
     used, total = (int(memory.used), int(memory.total)) if memory is not None else (None, None)
-    return busy_reason(processes, used, total, [os.getpid()])
+    drawing = _ask(nvml, "nvmlDeviceGetGraphicsRunningProcesses", handle)
+    return busy_reason(processes, used, total, [os.getpid()], desktop=bool(drawing) or os.path.exists(_WINDOWS_GPU))
 
 
 def _process_name(pid: int) -> str | None:

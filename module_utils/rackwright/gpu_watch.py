@@ -108,18 +108,23 @@ class Watch:
 
 
 def busy_reason(
-    processes: Sequence[Mapping[str, Any]], used_bytes: int | None, total_bytes: int | None, own_pids: Sequence[int]
+    processes: Sequence[Mapping[str, Any]],
+    used_bytes: int | None,
+    total_bytes: int | None,
+    own_pids: Sequence[int],
+    desktop: bool = False,
 ) -> str | None:
     """Return why a GPU counts as busy, or None. ``used_bytes`` is None where memory is shared with the system.
 
-    An idle driver keeps up to several hundred MiB of each GPU for itself, so less than 1 GiB is nobody's work.
+    An idle driver keeps up to several hundred MiB of each GPU for itself, so less than 1 GiB is nobody's work; where a
+    ``desktop`` is drawn by the same GPU (Windows, under WSL2), up to a quarter of the memory is its windows.
     """
     others = [entry for entry in processes if entry.get("pid") not in own_pids]
     if others:
         names = ", ".join(f"{entry.get('name') or 'unknown'} (pid {entry.get('pid')})" for entry in others[:3])
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         return f"{len(others)} process(es) use it: {names}{more}"
-    limit = max(1 << 30, (total_bytes or 0) // 50)
+    limit = max(1 << 30, (total_bytes or 0) // (4 if desktop else 50))
     if used_bytes is not None and used_bytes > limit:
         return f"{used_bytes / (1 << 30):.1f} GiB of its memory are in use although no process is visible"
     return None

@@ -52,7 +52,7 @@ def describe(torch: Any) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         available = bool(torch.cuda.is_available())
-        count = int(torch.cuda.device_count()) if available else 0
+        count = _usable_devices(torch) if available else 0
     cuda_build = torch.version.cuda
     cudnn = torch.backends.cudnn.version() if cuda_build and torch.backends.cudnn.is_available() else None
     return {
@@ -69,6 +69,13 @@ def describe(torch: Any) -> dict[str, Any]:
     }
 
 
+def _usable_devices(torch: Any) -> int:
+    """Return how many devices CUDA gives this process: torch itself counts what NVML has, which under MIG is more."""
+    count = int(torch.cuda.device_count())
+    runtime = getattr(getattr(torch, "_C", None), "_cuda_getDeviceCount", None)
+    return min(count, int(runtime())) if callable(runtime) else count
+
+
 def _why_no_cuda(cuda_build: str | None, messages: list[str]) -> str:
     if not cuda_build:
         return "this build of torch has no CUDA support"
@@ -76,6 +83,8 @@ def _why_no_cuda(cuda_build: str | None, messages: list[str]) -> str:
 
 
 def _import_torch() -> Any:
+    # by default CUDA puts the fastest card first; gpu_facts and people count in the order of the bus
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns on import when NumPy is absent; nothing here needs NumPy
         import torch

@@ -53,9 +53,11 @@ class Bench:
             self.torch.cuda.synchronize(self.device)
 
     def free_bytes(self) -> int:
-        if self.on_gpu:
-            return int(self.torch.cuda.mem_get_info(self.device)[0])
-        return available_memory()
+        if not self.on_gpu:
+            return available_memory()
+        free = int(self.torch.cuda.mem_get_info(self.device)[0])
+        # a GPU that shares the system's memory counts the page cache as used, although the kernel gives it back
+        return max(free, available_memory()) if self.info.get("unified_memory") else free
 
     def prepare_flush(self) -> int:
         """Allocate the buffer that empties the L2 cache; 0 on a CPU, whose buffers are larger than its caches."""

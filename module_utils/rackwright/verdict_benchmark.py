@@ -27,6 +27,7 @@ _AGAIN = "Run the proof again and read what torch_benchmark reports for this nod
 _INSTALL = "Run the role pytorch again."
 #: The square acceptance shape; other sizes are reported beside it.
 _GATE_SIZE = 8192
+_NO_SLICE = "MIG is enabled: CUDA gives a process one instance of the node at most, and it was none of this card"
 _SUITES = ("gemm", "memory")
 #: Event reasons that are faults, with the fraction of the time that warns and that fails.
 _THROTTLE_LIMITS = {
@@ -113,14 +114,17 @@ def _build(evidence: Evidence) -> list[Check]:
 def _kernels(evidence: Evidence) -> list[Check]:
     launched = {str(entry.get("device")): entry for entry in results(evidence) if entry.get("suite") == "kernel"}
     if evidence.has_real_gpus:
-        return [_kernel(launched.get(key or ""), subject) for key, subject in gpu_subjects(evidence)]
+        pairs = zip(gpu_subjects(evidence), evidence.answering)
+        return [_kernel(launched.get(key or ""), name, _sliced(device)) for (key, name), device in pairs]
     checks = [_kernel(launched.get("cpu"), "cpu")]
     if evidence.simulated:
         checks.append(check("torch.kernel", NOT_APPLICABLE, "gpu", reason=SIMULATED_REASON))
     return checks
 
 
-def _kernel(result: Mapping[str, Any] | None, subject: str) -> Check:
+def _kernel(result: Mapping[str, Any] | None, subject: str, sliced: bool = False) -> Check:
+    if result is None and sliced:
+        return check("torch.kernel", NOT_MEASURED, subject, reason=_NO_SLICE)
     if result is None:
         reason = "no proof: no kernel was launched on this device"
         return check("torch.kernel", FAIL, subject, reason=reason, next_step=_AGAIN)
@@ -142,15 +146,32 @@ def results(evidence: Evidence) -> list[Mapping[str, Any]]:
 def gpu_subjects(evidence: Evidence) -> list[tuple[str | None, str]]:
     """Return, per answering GPU of the facts, torch's name for it (None where torch has none) and its name in checks.
 
-    Matched by UUID; where torch gives none, by position, which is right as long as torch sees all of them.
+    Matched by UUID, its own or of one of its MIG instances; where torch gives none, by position, which is right as long
+    as torch sees all of them.
     """
     seen = part(evidence.measured, "devices")
-    by_uuid = {str(info["uuid"]): key for key, info in seen.items() if isinstance(info, Mapping) and info.get("uuid")}
+    by_uuid = {_bare(info["uuid"]): key for key, info in seen.items() if isinstance(info, Mapping) and info.get("uuid")}
     pairs: list[tuple[str | None, str]] = []
     for position, device in enumerate(evidence.answering):
         positional = f"cuda:{position}" if not by_uuid and f"cuda:{position}" in seen else None
-        pairs.append((by_uuid.get(str(device.get("uuid")), positional), device_name(device)))
+        found = [by_uuid[uuid] for uuid in _uuids(device) if uuid in by_uuid]
+        pairs.append((found[0] if found else positional, device_name(device)))
     return pairs
+
+
+def _bare(uuid: Any) -> str:
+    """A UUID without the ``GPU-`` or ``MIG-`` in front: torch gives the number alone, of whichever of the two it is."""
+    return str(uuid).partition("-")[2] if str(uuid).startswith(("GPU-", "MIG-")) else str(uuid)
+
+
+def _uuids(device: Mapping[str, Any]) -> list[str]:
+    instances = dig(device, "mig.instances")
+    parts = [entry for entry in instances if isinstance(entry, Mapping)] if isinstance(instances, list) else []
+    return [_bare(entry.get("uuid")) for entry in (device, *parts)]
+
+
+def _sliced(device: Mapping[str, Any]) -> bool:
+    return dig(device, "mig.mode") == "enabled"
 
 
 def number_checks(evidence: Evidence) -> list[Check]:
@@ -194,9 +215,14 @@ def _cpu_number(evidence: Evidence, suite: str) -> Check:
 
 def _gpu_number(evidence: Evidence, suite: str, key: str | None, subject: str, device: Mapping[str, Any]) -> Check:
     check_id, found = f"benchmark.{suite}", _of(evidence, suite, key)
+    if _sliced(device) and not found:
+        return check(check_id, NOT_MEASURED, subject, reason=_NO_SLICE)
     unusable = _unusable(check_id, subject, found)
     if unusable is not None:
         return unusable
+    if _sliced(device):
+        reason = "measured, not judged: one MIG instance is a part of the card"
+        return check(check_id, PASS, subject, observed=_shown(found), reason=reason)
     row = evidence.catalogue.get(str(device.get("catalogue_id")))
     if row is None:
         reason = "measured, not judged: the card is not in the catalogue"

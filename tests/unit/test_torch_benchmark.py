@@ -22,6 +22,7 @@ from ansible.module_utils.rackwright import benchmark, torch_runner, torch_suite
 
 FAKE_TORCH = """
 import os, time, ctypes
+assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "torch would number the fastest GPU first"
 mode = os.environ.get("FAKE_TORCH", "cpu")
 if mode == "hang": time.sleep(600)
 if mode == "segfault": ctypes.string_at(0)
@@ -32,12 +33,13 @@ class _Props:
     def __init__(self, index): self.uuid = f"0000-{index}"
 class cuda:
     is_available = staticmethod(lambda: mode == "cuda")
-    device_count = staticmethod(lambda: 3 if mode == "cuda" else 0)
+    device_count = staticmethod(lambda: 4 if mode == "cuda" else 0)
     get_arch_list = staticmethod(lambda: ["sm_90"])
     get_device_properties = staticmethod(_Props)
     empty_cache = staticmethod(lambda: None)
     current = None
     def set_device(device): cuda.current = device
+class _C: _cuda_getDeviceCount = staticmethod(lambda: 3)
 class version: cuda = "13.0" if mode == "cuda" else None
 class _Cudnn:
     is_available = staticmethod(lambda: True)

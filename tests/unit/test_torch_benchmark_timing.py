@@ -134,6 +134,12 @@ def test_a_driver_without_event_reasons_says_so() -> None:
 GIB = 1 << 30
 
 
+def test_a_desktop_on_the_same_gpu_is_not_somebodys_work() -> None:
+    assert busy_reason([], 3 * GIB, 24 * GIB, [7], desktop=True) is None
+    assert "3.0 GiB" in str(busy_reason([], 3 * GIB, 24 * GIB, [7]))
+    assert "9.0 GiB" in str(busy_reason([], 9 * GIB, 24 * GIB, [7], desktop=True))
+
+
 @pytest.mark.parametrize(
     ("processes", "used", "total", "busy"),
     [
@@ -266,3 +272,11 @@ def test_memory_and_processor_of_the_node_are_read(tmp_path: Path) -> None:
     assert torch_runner.cpu_name(str(cpuinfo)) == "A Processor : fast"
     cpuinfo.write_text("processor : 0\n")
     assert torch_runner.cpu_name(str(cpuinfo)) is None
+
+
+def test_a_gpu_without_memory_of_its_own_can_use_what_the_kernel_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = type("Cuda", (), {"mem_get_info": staticmethod(lambda device: (2 * GIB, 120 * GIB))})
+    torch = type("Torch", (), {"cuda": cuda})
+    monkeypatch.setattr(torch_suites, "available_memory", lambda: 100 * GIB)
+    assert bench(torch, unified_memory=True).free_bytes() == 100 * GIB
+    assert bench(torch, unified_memory=False).free_bytes() == 2 * GIB

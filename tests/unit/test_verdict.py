@@ -290,6 +290,19 @@ def test_devices_are_matched_by_uuid_not_by_order() -> None:
     assert statuses(judge(node), "benchmark.gemm") == {"gpu0": "pass", "gpu1": "fail"}
 
 
+def test_mig_cards_are_matched_by_instance_and_never_judged_as_whole_cards() -> None:
+    facts = gpu(2)
+    for index, entry in enumerate(facts["devices"]):
+        entry["mig"] = {"mode": "enabled", "pending": "enabled", "instances": [{"uuid": f"MIG-{index}"}]}
+    node = evidence(facts, cuda_benchmark(1, tflops=90.0, gbps=300.0))
+    node["benchmark"]["torch_benchmark"]["devices"]["cuda:0"]["uuid"] = "GPU-1"
+    document = judge(node)
+    assert document["verdict"] == "warn"
+    for check_id in ("torch.kernel", "benchmark.gemm", "benchmark.memory"):
+        assert statuses(document, check_id) == {"gpu0": "not_measured", "gpu1": "pass"}
+    assert all("MIG is enabled" in line for line in document["reasons"])
+
+
 def test_wrong_answers_of_a_kernel_fail() -> None:
     node = evidence(gpu(1), cuda_benchmark(1))
     kernel = next(e for e in node["benchmark"]["torch_benchmark"]["results"] if e["suite"] == "kernel")
