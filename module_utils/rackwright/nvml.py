@@ -84,6 +84,8 @@ def find_library() -> dict[str, Any]:
 def read_nvml(sysroot: str = "/", binding: str = "auto") -> dict[str, Any]:
     """Read everything NVML tells about this node, as plain data. Runs in a child process: any call may hang."""
     nvml, note = choose_binding(binding)
+    # pynvml asks the loader by name only; once loaded, also the library of WSL2 outside its path is found by that name
+    find_library()
     record = Record()
     result: dict[str, Any] = {
         "binding": nvml.name,

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import nvml_ctypes
 from . import nvml_names as names
-from .nvml_errors import INVALID_ARGUMENT, NOT_SUPPORTED, NvmlFailure, UnreadableError
+from .nvml_errors import INVALID_ARGUMENT, NOT_FOUND, NOT_SUPPORTED, NvmlFailure, UnreadableError
 from .nvml_reader import DeviceReader
 from .sysfs import process_name
 
@@ -74,17 +74,18 @@ def read_mig(reader: DeviceReader) -> None:
             reader.record.miss("mig.instances", str(failure))
             return
         for slot in range(slots):
-            instance = _mig_instance(reader, slot, len(instances))
-            if instance is not None:
-                instances.append(instance)
+            try:
+                handle = reader.ask("nvmlDeviceGetMigDeviceHandleByIndex", slot)
+            except NvmlFailure as failure:
+                if failure.value in (NOT_FOUND, INVALID_ARGUMENT):
+                    continue  # an empty slot
+                reader.record.miss("mig.instances", str(failure))
+                return
+            instances.append(_mig_instance(reader, handle, len(instances)))
     reader.record.put("mig.instances", instances)
 
 
-def _mig_instance(reader: DeviceReader, slot: int, position: int) -> dict[str, Any] | None:
-    try:
-        handle = reader.ask("nvmlDeviceGetMigDeviceHandleByIndex", slot)
-    except NvmlFailure:
-        return None  # an empty slot, which is what NVML says about most of them
+def _mig_instance(reader: DeviceReader, handle: Any, position: int) -> dict[str, Any]:
     readings: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
         ("uuid", "nvmlDeviceGetUUID", names.text),
         ("name", "nvmlDeviceGetName", names.text),
@@ -134,7 +135,8 @@ def read_fabric(reader: DeviceReader) -> None:
     paths = ("fabric.state", "fabric.status_code")
     try:
         info = _fabric_info(reader)
-        state = names.name_of(names.FABRIC_STATES, int(info.state))
+        # the driver's field is one byte long, whatever the bindings declare; what follows it is padding
+        state = names.name_of(names.FABRIC_STATES, int(info.state) & 0xFF)
     except (NvmlFailure, UnreadableError) as failure:
         for path in paths:
             reader.record.miss(path, str(failure))

@@ -7,6 +7,7 @@ UNINITIALIZED = 1
 INVALID_ARGUMENT = 2
 NOT_SUPPORTED = 3
 NO_PERMISSION = 4
+NOT_FOUND = 6
 DRIVER_NOT_LOADED = 9
 TIMEOUT = 10
 LIBRARY_NOT_FOUND = 12
@@ -22,7 +23,7 @@ _TEXTS = {
     INVALID_ARGUMENT: "the driver refuses the question for this device",
     NOT_SUPPORTED: "not supported on this device",
     NO_PERMISSION: "this user may not read it",
-    6: "not found",
+    NOT_FOUND: "not found",
     7: "the answer does not fit its buffer",
     8: "a power cable of the GPU is not connected properly",
     DRIVER_NOT_LOADED: "the NVIDIA driver is not loaded",

@@ -91,9 +91,17 @@ class DeviceReader:
         try:
             values = convert(self.ask(function, *args))
         except (NvmlFailure, UnreadableError) as failure:
-            for path in paths:
-                self.record.miss(path, str(failure))
-            return (None,) * len(paths)
+            reason = str(failure)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # an answer in a form no known binding gives: one value less, never the whole probe
+            reason = f"the answer of {self.nvml.name} cannot be read ({type(error).__name__}: {error})"
+        else:
+            return self._keep(paths, values)
+        for path in paths:
+            self.record.miss(path, reason)
+        return (None,) * len(paths)
+
+    def _keep(self, paths: tuple[str, ...], values: tuple[Any, ...]) -> tuple[Any, ...]:
         for path, value in zip(paths, values):
             self.record.put(path, value, reason_for(None))
         return values

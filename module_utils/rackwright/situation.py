@@ -51,7 +51,7 @@ def _probe_failed(e: Evidence) -> Situation | None:
         return Situation(
             "driver_hung",
             f"The NVIDIA driver does not answer: {_inner(e.child_detail)}.",
-            f"Read {_KERNEL_LOG}, then reboot the node; raise the timeout only if it is known to be slow.",
+            _after_a_timeout(e),
         )
     if e.child_status == "crashed":
         return Situation(
@@ -66,6 +66,14 @@ def _probe_failed(e: Evidence) -> Situation | None:
             "Report this message with the versions of Python and of the driver: it is a defect of Rackwright.",
         )
     return None
+
+
+def _after_a_timeout(e: Evidence) -> str:
+    # without the daemon each question starts each GPU anew, which takes seconds per GPU on large boards
+    if len(e.gpus) > 1 and (e.host.get("persistence_daemon") or {}).get("running") is False:
+        why = f"nvidia-persistenced does not run and {len(e.gpus)} GPUs start anew for each question"
+        return f"Try a longer timeout, because {why}; if that does not help, read {_KERNEL_LOG} and reboot the node."
+    return f"Read {_KERNEL_LOG}, then reboot the node; raise the timeout only if it is known to be slow."
 
 
 def _inner(text: str) -> str:

@@ -114,6 +114,13 @@ def test_mig_instances_are_listed(node: MakeNode) -> None:
     assert len({instance["uuid"] for instance in mig["instances"]}) == len(mig["instances"])
 
 
+def test_mig_instances_that_may_not_be_read_are_not_called_none(node: MakeNode) -> None:
+    simulated = node("mig-a100").set("fail.nvmlDeviceGetMigDeviceHandleByIndex", "NO_PERMISSION")
+    device = both(simulated)["devices"][0]
+    assert (device["mig"]["mode"], device["mig"]["instances"]) == ("enabled", None)
+    assert "may not read it" in device["missing"]["mig.instances"]
+
+
 def test_bindings_are_named(node: MakeNode) -> None:
     simulated = node("rtx4090x2")
     assert simulated.facts()["source"] == "nvml-pynvml"

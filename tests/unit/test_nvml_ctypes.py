@@ -14,7 +14,7 @@ import pynvml
 import pytest
 from support.simulated_node import ROOT, SimulatedNode
 
-from ansible.module_utils.rackwright import nvml_ctypes, nvml_errors, nvml_names
+from ansible.module_utils.rackwright import nvml_compound, nvml_ctypes, nvml_errors, nvml_names, nvml_reader
 
 STRUCTURES = [
     name
@@ -61,6 +61,8 @@ def test_codes_and_names_are_pynvmls() -> None:
         assert getattr(pynvml, f"NVML_DEVICE_ARCH_{name.upper()}") == number
     for number, name in nvml_names.RECOVERY_ACTIONS.items():
         assert getattr(pynvml, f"NVML_GPU_RECOVERY_ACTION_{name.upper()}") == number
+    for number, version in nvml_names.NVLINK_VERSIONS.items():
+        assert getattr(pynvml, f"NVML_NVLINK_VERSION_{version.replace('.', '_')}") == number
     for number, name in nvml_names.COMPUTE_MODES.items():
         assert getattr(pynvml, f"NVML_COMPUTEMODE_{name.upper()}") == number
     for number, name in nvml_names.EVENT_REASONS.items():
@@ -88,6 +90,33 @@ def test_unknown_numbers_are_no_names() -> None:
     with pytest.raises(nvml_errors.UnreadableError, match="answers 77"):
         nvml_names.name_of(nvml_names.ARCHITECTURES, 77)
     assert nvml_names.reasons_of(0x5 | 1 << 40) == ["gpu_idle", "sw_power_cap", "bit_40"]
+
+
+class Answers:
+    """A driver whose energy is text, and whose one-byte fabric state is followed by padding that is not zero."""
+
+    name = "odd binding"
+
+    def call(self, names: Any, *args: Any) -> Any:
+        if names == "nvmlDeviceGetGpuFabricInfoV":
+            args[1]._obj.state = 0xABCD0003
+            return 0
+        return "much" if names == "nvmlDeviceGetTotalEnergyConsumption" else 7
+
+
+def test_an_answer_in_an_unknown_form_costs_only_itself() -> None:
+    reader = nvml_reader.DeviceReader(Answers(), 0)
+    reader.get("index", "nvmlDeviceGetMinorNumber")
+    reader.get("energy", "nvmlDeviceGetTotalEnergyConsumption", convert=nvml_names.watts)
+    record = reader.result()
+    assert (record["index"], record["energy"], record["state"]) == (7, None, "ok")
+    assert record["missing"]["energy"].startswith("the answer of odd binding cannot be read (TypeError")
+
+
+def test_the_fabric_state_is_one_byte() -> None:
+    reader = nvml_reader.DeviceReader(Answers(), 0)
+    nvml_compound.read_fabric(reader)
+    assert reader.record.get("fabric.state") == "completed"
 
 
 OLD_PYNVML = f'''

@@ -156,6 +156,18 @@ CASES: list[tuple[str, dict[str, Any], str, str, str]] = [
         "reboot",
     ),
     (
+        "slow start without the persistence daemon",
+        {
+            "child_status": "timeout",
+            "child_detail": "No answer within 30 s; the process was ended.",
+            "host__pci": {"gpus": [dict(GPU), dict(GPU)], "switches": [], "reason": None},
+            "host__persistence_daemon": {"running": False, "reason": None},
+        },
+        "driver_hung",
+        "no answer within 30 s",
+        "Try a longer timeout, because nvidia-persistenced does not run and 2 GPUs start anew",
+    ),
+    (
         "crashed",
         {
             "child_status": "crashed",
