@@ -131,6 +131,8 @@ def main() -> None:
     ordered = list(documents.values())
     module.exit_json(
         changed=False,
+        # without this, the evidence of the whole fleet would travel back, and be kept for every host of the play
+        invocation={"module_args": {**params, "nodes": list(documents)}},
         verdicts={
             node: {key: document[key] for key in ("verdict", "verdict_text", "simulated", "reasons")}
             for node, document in documents.items()

@@ -43,6 +43,7 @@ def test_reports_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     result = run_module(capsys, tmp_path / "reports")
     assert result["changed"] is False
     assert result["failed_nodes"] == ["away"]
+    assert result["invocation"]["module_args"]["nodes"] == list(NODES), "the evidence must not travel back"
     fleet = json.loads((tmp_path / "reports/fleet.json").read_text())
     jsonschema.validate(fleet, SCHEMA)
     assert (fleet["verdict"], fleet["summary"]) == ("fail", {"pass": 2, "warn": 0, "fail": 1})
