@@ -31,7 +31,7 @@ TEMPLATE: list[Path] = []
 
 
 def run(command: list[str]) -> tuple[int, str, str]:
-    """Run a command; after the first real build, others are copied from it (an environment finds itself by location)."""
+    """Run a command; environments after the first are copied from it (one finds itself by its location)."""
     if command[1:4] == ["-I", "-m", "venv"] and TEMPLATE:
         path = Path(command[-1])
         shutil.copytree(TEMPLATE[0], path, symlinks=True, dirs_exist_ok=True)
