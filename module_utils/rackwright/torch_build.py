@@ -28,12 +28,19 @@ class Node:
     simulated: bool = False
     driver: str | None = None
     gpus: tuple[tuple[str, str], ...] = ()  # (name, compute capability)
+    sliced: bool = False  # a GPU is in MIG mode
     name: str = "this node"
 
     @property
     def usable_gpu(self) -> bool:
         """Simulated GPUs answer questions but cannot run kernels."""
-        return self.situation == "ready" and not self.simulated and bool(self.gpus)
+        # under WSL2 the situation keeps its name also when the GPU answers; without that there are no records
+        return self.situation in ("ready", "wsl2") and not self.simulated and bool(self.gpus)
+
+    @property
+    def cuda_devices(self) -> int:
+        """How many devices a CUDA process must see: with MIG anywhere it is given one instance and nothing else."""
+        return min(1, len(self.gpus)) if self.sliced else len(self.gpus)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ def node_from_facts(
         simulated=bool(gpu.get("simulated")),
         driver=driver.get("kernel_module_version") or driver.get("nvml_version"),
         gpus=tuple(gpus),
+        sliced=any((device.get("mig") or {}).get("mode") == "enabled" for device in gpu.get("devices") or []),
         name=name,
     )
 

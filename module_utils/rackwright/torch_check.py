@@ -22,7 +22,9 @@ try:
     torch.from_numpy(numpy.ones(2, dtype="float32"))
     if sys.argv[1] == "kernel":
         answer["available"] = torch.cuda.is_available()
-        for index in range(torch.cuda.device_count()):
+        # torch counts what NVML has, which under MIG is more than CUDA gives a process
+        count = getattr(torch._C, "_cuda_getDeviceCount", torch.cuda.device_count)() if answer["available"] else 0
+        for index in range(count):
             device = {"index": index, "name": None, "ok": False, "error": None}
             try:
                 device["name"] = torch.cuda.get_device_name(index)

@@ -12,7 +12,7 @@ from typing import Any
 from .errors import InvalidInputError, MissingError, RackwrightError
 from .pyenv import ask_python
 from .pyenv_build import write_atomically
-from .torch_build import choose_build, node_from_facts, version_key, wanted_installed
+from .torch_build import Node, choose_build, node_from_facts, version_key, wanted_installed
 from .torch_check import ask_torch, check_kernels
 from .wheel_install import (
     Attempt,
@@ -29,6 +29,11 @@ from .wheel_install import (
 from .wheels import Need, canonical, closure, problems_of, read_space
 
 MARKER = ".rackwright-pytorch.json"
+#: Situations in which a node has GPUs and a driver that will answer again after a reboot or a repair.
+_MENDING = (
+    *("version_mismatch", "driver_not_loaded", "gpu_lost", "gpu_reset_required", "no_permission"),
+    *("driver_hung", "driver_crashed", "nvml_error", "probe_error"),
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,18 @@ def _marker(venv: Venv) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and content.get("schema") == 1 else None
 
 
+def kept_build(venv: Venv | None, request: TorchRequest, node: Node) -> str | None:
+    """Return the CUDA build that is there and stays while the GPUs do not answer, or None.
+
+    A driver that waits for its reboot is no reason to replace gigabytes by a CPU build and to bring them back later.
+    """
+    if venv is None or request.build != "auto" or node.simulated or node.situation not in _MENDING:
+        return None
+    marker = _marker(venv) or {}
+    build = marker.get("build")
+    return build if marker.get("version") == request.version and build != "cpu" else None
+
+
 def file_problems(venv: Venv, request: TorchRequest, choice: dict[str, Any]) -> list[str]:
     """Return what is wrong without importing anything."""
     dists = venv.dists()
@@ -167,9 +184,12 @@ def decide(run: RunEnv, request: TorchRequest, check_mode: bool) -> tuple[TorchS
         glibc=interpreter["glibc"],
         need_gpu=request.build != "cpu",
     )
-    choice = choose_build(request.table, request.version, request.build, node).to_dict()
+    kept = kept_build(venv, request, node)
+    choice = choose_build(request.table, request.version, kept or request.build, node).to_dict()
+    if kept:
+        choice["reason"] = f"build {kept} is there and stays while the GPUs do not answer (situation {node.situation})"
     state = TorchState(interpreter, choice)
-    state.usable_gpus = len(node.gpus) if node.usable_gpu and choice["build"] != "cpu" else 0
+    state.usable_gpus = node.cuda_devices if node.usable_gpu and choice["build"] != "cpu" else 0
     state.space = read_space([request.venv, request.wheels_dir, tempfile.gettempdir()])
     if venv is None:
         state.reasons = ["the environment is not there yet"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ansible.module_utils.rackwright.torch_build import (
     version_key,
     wanted_installed,
 )
+from ansible.module_utils.rackwright.torch_env import MARKER, TorchRequest, kept_build
+from ansible.module_utils.rackwright.wheel_install import Venv
 
 TABLE: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[2] / "roles" / "gpu_stack" / "files" / "tables" / "frameworks.yml").read_text()
@@ -48,6 +51,8 @@ def ready(driver: str, *gpus: tuple[str, str], **changes: Any) -> Node:
         ("2.15.0", ready("595.10.00", A100), "cu132"),
         ("2.7.0", ready("570.10.00", B200), "cu128"),
         ("2.0.1", ready("470.10.00", A100), "cu118"),
+        ("2.13.0", Node(situation="wsl2", driver="580.97", gpus=(RTX4090,)), "cu132"),
+        ("2.13.0", Node(situation="wsl2"), "cpu"),
         ("2.13.0", Node(situation="no_gpu"), "cpu"),
         ("2.13.0", Node(situation="no_driver", gpus=(H100,)), "cpu"),
         ("2.13.0", Node(situation="ready", simulated=True, driver="580.82.07", gpus=(H100,)), "cpu"),
@@ -202,3 +207,32 @@ def test_every_release_is_complete(release: dict[str, Any]) -> None:
             keys = [version_key(code) for code in build["sass_x86_64"]]
             assert keys == sorted(set(keys))
             assert all(re.fullmatch(r"\d+\.\d", code) for code in build["sass_x86_64"])
+
+
+@pytest.mark.parametrize(
+    ("situation", "version", "build", "kept"),
+    [
+        ("version_mismatch", "2.13.0", "cu126", "cu126"),
+        ("gpu_lost", "2.13.0", "cu126", "cu126"),
+        ("no_gpu", "2.13.0", "cu126", None),
+        ("ready", "2.13.0", "cu126", None),
+        ("gpu_lost", "2.12.0", "cu126", None),
+        ("gpu_lost", "2.13.0", "cpu", None),
+    ],
+)
+def test_a_driver_that_waits_for_its_reboot_costs_no_cuda_build(
+    tmp_path: Path, situation: str, version: str, build: str, kept: str | None
+) -> None:
+    (tmp_path / MARKER).write_text(json.dumps({"schema": 1, "version": version, "build": build}))
+    venv = Venv(tmp_path, {})
+    request = TorchRequest(str(tmp_path), "2.13.0", TABLE)
+    assert kept_build(venv, request, Node(situation=situation, gpus=(H100,))) == kept
+    assert kept_build(None, request, Node(situation=situation)) is None
+
+
+def test_with_mig_cuda_gives_one_device() -> None:
+    whole = {"name": "NVIDIA A100", "compute_capability": "8.0", "mig": {"mode": "disabled"}}
+    facts = {"situation": "ready", "driver": {}, "devices": [whole, {**whole, "mig": {"mode": "enabled"}}]}
+    common = {"name": "n", "arch": "x86_64", "python": "3.11", "glibc": None}
+    assert node_from_facts(facts, **common).cuda_devices == 1
+    assert node_from_facts({**facts, "devices": [whole, whole]}, **common).cuda_devices == 2
