@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down test lint unit molecule bench test-gpu tables lock prerequisites control clean
+.PHONY: help demo demo-down test lint unit molecule test-long bench test-gpu tables lock prerequisites control clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,9 @@ unit: prerequisites $(VENV)/.dev ## unit tests and tests of the simulated NVML
 
 molecule: prerequisites $(VENV)/.dev ## every scenario, or SCENARIO="os_base site"
 	@tests/molecule/run $(SCENARIO)
+
+test-long: prerequisites $(VENV)/.dev ## the real DKMS build of the driver's kernel module (minutes of compiling)
+	@tests/molecule/run driver_build
 
 bench: $(VENV)/.dev ## time probes and modules, printed side by side
 	@$(BIN)/python -m pytest -q tests/bench -s
