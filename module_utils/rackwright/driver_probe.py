@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .apt_sources import own_suites, with_components
+from .driver_gates import refuse_unsupported
 from .driver_plan import (
     Request,
     available,
@@ -110,6 +111,7 @@ def make_plan(
     candidates = gather_candidates(apt, run, request, names, entries, bool(files))
     versions = available(candidates, request.anchor)
     chosen = choose_version(versions, anchor.version if anchor else None, request, apt.node)
+    refuse_unsupported(gpu, chosen, request.module_packages if kernels else [], apt.node)
     packages = package_list(chosen, request, candidates, statuses, bool(kernels), apt.node)
     return {
         "action": "install",
