@@ -129,6 +129,11 @@ ansible_facts:
           type: str
           returned: always
           sample: host
+        os:
+          description: What runs on the node, as C(name), C(id), C(version_id), C(kernel) and C(machine).
+          type: dict
+          returned: always
+          sample: {name: Debian GNU/Linux 12, id: debian, version_id: "12", kernel: 6.1.0-56-amd64, machine: x86_64}
         count:
           description: GPUs that can be used now.
           type: int

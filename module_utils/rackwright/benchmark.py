@@ -14,6 +14,7 @@ from typing import Any
 from . import benchmark_plan, torch_runner
 from .child import ChildResult, run_in_child
 from .errors import MissingError, ProbeError, RackwrightError, TimedOutError
+from .sysfs import read_operating_system
 
 SCHEMA = 1
 
@@ -203,18 +204,11 @@ def import_failure(request: Request, outcome: ChildResult) -> RackwrightError:
 
 def host_summary(root: str = "/") -> dict[str, Any]:
     """Return the few things about the node that belong beside every result: system, kernel, processors, reboot wish."""
-    name = None
-    try:
-        with open(os.path.join(root, "etc/os-release"), encoding="utf-8") as handle:
-            for line in handle:
-                if line.startswith("PRETTY_NAME="):
-                    name = line.partition("=")[2].strip().strip("\"'")
-    except FileNotFoundError:
-        name = None
+    system, _missing = read_operating_system(root)
     return {
-        "os": name,
-        "kernel": platform.release(),
-        "machine": platform.machine(),
+        "os": system["name"],
+        "kernel": system["kernel"],
+        "machine": system["machine"],
         "cpus": os.cpu_count(),
         "reboot_required": os.path.exists(os.path.join(root, "run/reboot-required")),
     }

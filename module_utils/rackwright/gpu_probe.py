@@ -15,7 +15,7 @@ from .gpu_evidence import Evidence
 from .nvml import find_library, read_nvml
 from .nvml_errors import LIBRARY_NOT_FOUND, reason_for
 from .record import Record
-from .sysfs import read_host
+from .sysfs import read_host, read_operating_system
 
 SCHEMA = 1
 _HOST_TIMEOUT_S = 5.0
@@ -50,6 +50,8 @@ def probe(sysroot: str = "/", timeout: float = 30.0, extra_gpus: Iterable[dict[s
     else:
         answer = ChildResult("ok", value=_without_library())
     facts = assemble(host, library, answer, rows)
+    facts["os"], unknown = read_operating_system()
+    facts["missing"].update(unknown)
     facts["collected_at"] = collected_at
     facts["duration_ms"] = round((time.monotonic() - started) * 1000, 1)
     return facts

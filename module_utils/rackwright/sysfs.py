@@ -20,6 +20,30 @@ _PERSISTENCED_PID = "run/nvidia-persistenced/nvidia-persistenced.pid"
 _PERSISTENCED_COMM = "nvidia-persiste"  # the kernel keeps 15 characters of "nvidia-persistenced"
 
 
+def read_operating_system(root: str = "/") -> tuple[dict[str, str | None], dict[str, str]]:
+    """What runs on this node, and the reason for each value that is missing.
+
+    The distribution is read below ``root``, never below a sysroot: a prepared tree stands in for kernel files only.
+
+    Returns:
+        ``name`` (for people), ``id`` and ``version_id`` (of os-release), ``kernel`` (release), ``machine``.
+    """
+    found: dict[str, str] = {}
+    why = "is not in /etc/os-release"
+    try:
+        with open(os.path.join(root, "etc/os-release"), encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                key, _equals, value = line.strip().partition("=")
+                found[key] = value.strip("\"'")
+    except OSError as error:
+        why = f"/etc/os-release cannot be read ({os.strerror(error.errno or 0).lower()})"
+    keys = {"name": "PRETTY_NAME", "id": "ID", "version_id": "VERSION_ID"}
+    values: dict[str, str | None] = {name: found.get(key) or None for name, key in keys.items()}
+    missing = {f"os.{name}": f"{keys[name]} {why}" for name, value in values.items() if value is None}
+    system = os.uname()
+    return {**values, "kernel": system.release, "machine": system.machine}, missing
+
+
 class Tree:
     """Reads files below one root; what is not there or not readable is None, and ``why`` says why."""
 

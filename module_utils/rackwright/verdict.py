@@ -21,6 +21,7 @@ from .verdict_record import (
     Check,
     Evidence,
     check,
+    dig,
 )
 
 SCHEMA = 1
@@ -60,11 +61,19 @@ def judge_node(evidence: Evidence) -> dict[str, Any]:
         "reasons": reasons(checks),
         "summary": {status: sum(1 for entry in checks if entry["status"] == status) for status in STATUSES},
         "checks": checks,
-        "system": evidence.host,
+        "system": evidence.host or _system(evidence),
         "gpu": verdict_gpu.digest(evidence),
         "torch": evidence.torch,
         "benchmark": verdict_benchmark.digest(evidence),
     }
+
+
+def _system(evidence: Evidence) -> dict[str, Any] | None:
+    """What the GPU facts tell of the node where no benchmark ran."""
+    system = dig(evidence.gpu, "os")
+    if not isinstance(system, Mapping):
+        return None
+    return {"os": system.get("name"), "kernel": system.get("kernel"), "machine": system.get("machine")}
 
 
 def _checks(evidence: Evidence) -> list[Check]:

@@ -181,3 +181,25 @@ def test_only_one_file_of_the_gpu_facts_reads_the_kernels_files() -> None:
         for path in package.glob(pattern):
             code = path.read_text(encoding="utf-8")
             assert "open(" not in code.replace("reader.open(", "").replace("def open(", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "missing"),
+    [
+        ('PRETTY_NAME="Debian GNU/Linux 12"\nID=debian\nVERSION_ID="12"\n', "Debian GNU/Linux 12", set()),
+        ("ID=arch\n", None, {"os.name", "os.version_id"}),
+        (None, None, {"os.name", "os.id", "os.version_id"}),
+    ],
+)
+def test_the_operating_system_or_the_reason(
+    tmp_path: Path, text: str | None, name: str | None, missing: set[str]
+) -> None:
+    if text is not None:
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc/os-release").write_text(text, encoding="utf-8")
+
+    system, reasons = sysfs.read_operating_system(str(tmp_path))
+
+    assert system["name"] == name
+    assert set(reasons) == missing
+    assert system["kernel"]
