@@ -95,12 +95,13 @@ def kernels_of(root: Path, container: str | None, running: str) -> dict[str, Any
     installed = [
         name for name in names if (root / "boot" / f"vmlinuz-{name}").exists() or (modules / name / "vmlinuz").exists()
     ]
+    # only the headers of one kernel are configured: the part that several kernels share (`-common`) builds nothing
     headers = {
         path.name[len("linux-headers-") :]
         for path in (root / "usr/src").glob("linux-headers-*")
-        if (path / "Makefile").exists()
+        if (path / ".config").exists()
     }
-    headers |= {path.name for path in (root / "usr/src/kernels").glob("*") if (path / "Makefile").exists()}
+    headers |= {path.name for path in (root / "usr/src/kernels").glob("*") if (path / ".config").exists()}
     kernels: dict[str, Any] = {
         "running": running,
         "installed": installed,

@@ -41,7 +41,8 @@ def test_kernels_sort_like_people_count() -> None:
 def test_a_newer_installed_kernel_asks_for_a_reboot(tmp_path: Path) -> None:
     files = {f"boot/vmlinuz-{name}": "" for name in ("6.1.0-9-amd64", "6.1.0-10-amd64")}
     files |= {f"lib/modules/{name}/modules.dep": "" for name in ("6.1.0-9-amd64", "6.1.0-10-amd64")}
-    files["usr/src/linux-headers-6.1.0-10-amd64/Makefile"] = ""
+    files["usr/src/linux-headers-6.1.0-10-amd64/.config"] = ""
+    files["usr/src/linux-headers-6.1.0-10-common/Makefile"] = ""  # shared by several kernels, none of its own
     files["usr/sbin/update-initramfs"] = ""
     host = inspect_host(tree(tmp_path, files), running="6.1.0-9-amd64")
     assert host["kernel"]["installed"] == ["6.1.0-9-amd64", "6.1.0-10-amd64"]
