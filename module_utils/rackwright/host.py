@@ -153,8 +153,12 @@ def initramfs_of(root: Path, container: str | None, installed: list[str]) -> dic
     return {"command": None, "note": "Neither update-initramfs nor dracut is installed."}
 
 
-def reboot_of(root: Path, container: str | None, kernels: dict[str, Any]) -> dict[str, Any]:
-    """Say whether the machine waits for a reboot, and why."""
+def reboot_of(root: Path, container: str | None, kernels: dict[str, Any], booted: float | None) -> dict[str, Any]:
+    """Say whether the machine waits for a reboot, and why.
+
+    A newer kernel that was there at the last boot and was not taken is the boot loader's choice: rebooting at every run
+    would not change it, so it is a note on the kernels instead.
+    """
     if container:
         return {"required": False, "reason": None}
     if (root / "run/reboot-required").exists():
@@ -164,9 +168,19 @@ def reboot_of(root: Path, container: str | None, kernels: dict[str, Any]) -> dic
             "reason": f"The distribution asks for a reboot after an update of {', '.join(packages) or 'a package'}.",
         }
     newest = kernels["installed"][-1] if kernels["installed"] else kernels["running"]
-    if natural_key(newest) > natural_key(kernels["running"]):
-        return {"required": True, "reason": f"Kernel {newest} is installed, {kernels['running']} is running."}
-    return {"required": False, "reason": None}
+    if natural_key(newest) <= natural_key(kernels["running"]):
+        return {"required": False, "reason": None}
+    reason = f"Kernel {newest} is installed, {kernels['running']} is running."
+    if booted is not None and _installed_at(root, newest) < booted:
+        kernels["note"] = f"{reason} The node was booted since: its boot loader prefers the older one."
+        return {"required": False, "reason": None}
+    return {"required": True, "reason": reason}
+
+
+def _installed_at(root: Path, kernel: str) -> float:
+    """When the kernel came to this machine: the change time, since packages keep the time of their build as mtime."""
+    image = root / "boot" / f"vmlinuz-{kernel}"
+    return (image if image.exists() else root / "lib/modules" / kernel / "vmlinuz").stat().st_ctime
 
 
 def inspect_host(root: Path = Path("/"), running: str | None = None) -> dict[str, Any]:
@@ -174,6 +188,7 @@ def inspect_host(root: Path = Path("/"), running: str | None = None) -> dict[str
     container = container_of(root)
     release = running if running is not None else os.uname().release
     kernels = kernels_of(root, container, release)
+    booted = booted_at(root, os.sysconf("SC_CLK_TCK"))
     return {
         "schema": 1,
         "hostname": os.uname().nodename,
@@ -184,6 +199,6 @@ def inspect_host(root: Path = Path("/"), running: str | None = None) -> dict[str
         "initramfs": initramfs_of(root, container, kernels["installed"]),
         "time_daemons": [name for name, units in TIME_DAEMONS.items() if any((root / unit).exists() for unit in units)],
         "limits": limits_of(root),
-        "booted_at": booted_at(root, os.sysconf("SC_CLK_TCK")),
-        "reboot": reboot_of(root, container, kernels),
+        "booted_at": booted,
+        "reboot": reboot_of(root, container, kernels, booted),
     }

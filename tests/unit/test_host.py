@@ -54,6 +54,17 @@ def test_a_newer_installed_kernel_asks_for_a_reboot(tmp_path: Path) -> None:
     assert host["initramfs"]["command"] == ["update-initramfs", "-u", "-k", "all"]
 
 
+def test_a_boot_loader_that_prefers_the_older_kernel_is_no_reason_to_reboot_again(tmp_path: Path) -> None:
+    files = {f"boot/vmlinuz-{name}": "" for name in ("6.1.0-9-amd64", "6.1.0-10-amd64")}
+    files |= {f"lib/modules/{name}/modules.dep": "" for name in ("6.1.0-9-amd64", "6.1.0-10-amd64")}
+    files |= {"proc/stat": "btime 4102444800\n", "proc/1/stat": "1 (systemd) S" + " 0" * 18 + " 0"}  # booted in 2100
+
+    host = inspect_host(tree(tmp_path, files), running="6.1.0-9-amd64")
+
+    assert host["reboot"]["required"] is False
+    assert "its boot loader prefers the older one" in host["kernel"]["note"]
+
+
 def test_the_distribution_may_ask_for_a_reboot(tmp_path: Path) -> None:
     host = inspect_host(
         tree(tmp_path, {"run/reboot-required": "", "run/reboot-required.pkgs": "libc6\nlibc6\n"}), "6.1"
