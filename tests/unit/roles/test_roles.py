@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,34 @@ def flatten(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for part in ("block", "rescue", "always"):
             found += flatten(task.get(part) or [])
     return found
+
+
+def _tasks(node: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping below a parsed YAML file: plays, blocks and tasks alike."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from _tasks(value)
+    elif isinstance(node, list):
+        for entry in node:
+            yield from _tasks(entry)
+
+
+def test_every_reading_of_gpu_facts_asks_the_same_way() -> None:
+    """A site's time limit and its own cards hold in every role and playbook."""
+    files = [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/handlers/*.yml")]
+    asked = [
+        (path.name, tuple(task["gpu_facts"].values()))
+        for path in files
+        for task in _tasks(load(path))
+        if isinstance(task.get("gpu_facts"), dict)
+    ]
+
+    assert len(asked) >= 6
+    assert {arguments for _name, arguments in asked} == {
+        (
+            "{{ gpu_facts_sysroot | default('/') }}",
+            "{{ gpu_facts_timeout | default(30) | int }}",
+            "{{ gpu_facts_extra_gpus | default([]) }}",
+        )
+    }
