@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidInputError, MissingError, RackwrightError
-from .pyenv import ask_python
 from .pyenv_build import write_atomically
 from .torch_build import Node, choose_build, node_from_facts, version_key, wanted_installed
 from .torch_check import ask_torch, check_kernels
@@ -23,7 +22,7 @@ from .wheel_install import (
     check_space,
     install_files,
     install_index,
-    open_venv,
+    open_or_foresee,
     outdated,
 )
 from .wheels import Need, canonical, closure, problems_of, read_space
@@ -165,17 +164,8 @@ def _system_problems(venv: Venv, request: TorchRequest) -> list[str]:
 
 def decide(run: RunEnv, request: TorchRequest, check_mode: bool) -> tuple[TorchState, Venv | None]:
     """Choose the build and compare it with what is there; nothing is changed."""
-    venv = open_venv(run, request.venv)
-    interpreter = venv.interpreter if venv else ask_python(lambda command: run(command, {}), request.python)
-    if interpreter is None or (venv is None and not check_mode):
-        raise MissingError(
-            "install torch",
-            request.venv,
-            "there is no Python environment that runs",
-            "Apply the role python_env first, with the same path",
-            expected="a Python environment",
-            found="none",
-        )
+    step = "Apply the role python_env first, with the same path"
+    venv, interpreter = open_or_foresee(run, request.venv, request.python, "install torch", step, tolerant=check_mode)
     node = node_from_facts(
         request.gpu,
         name=request.node,

@@ -74,6 +74,28 @@ def open_venv(run: RunEnv, path: str) -> Venv | None:
     return Venv(root, interpreter, uv)
 
 
+def open_or_foresee(
+    run: RunEnv, path: str, python: str, what: str, next_step: str, *, tolerant: bool
+) -> tuple[Venv | None, dict[str, Any]]:
+    """Return the environment and its interpreter; with ``tolerant``, for an environment still to come, its future one.
+
+    Raises:
+        MissingError: there is no environment that runs and none is foreseen, or no interpreter at all.
+    """
+    venv = open_venv(run, path)
+    interpreter = venv.interpreter if venv else ask_python(lambda command: run(command, {}), python)
+    if interpreter is None or (venv is None and not tolerant):
+        raise MissingError(
+            what,
+            path,
+            "there is no Python environment that runs",
+            next_step,
+            expected="a Python environment",
+            found="none",
+        )
+    return venv, interpreter
+
+
 @contextlib.contextmanager
 def acting_as(root: Path) -> Iterator[None]:
     """Work on an environment's files with its owner's rights, not with root's."""
@@ -265,17 +287,9 @@ def pins_present(
     run: RunEnv, request: PinRequest, files: list[dict[str, Any]], *, installing: bool, tolerant: bool
 ) -> dict[str, Any]:
     """Say which pins are not met and, when ``installing``, meet them."""
-    venv = open_venv(run, request.venv)
-    interpreter = venv.interpreter if venv else ask_python(lambda command: run(command, {}), request.python)
-    if interpreter is None or (venv is None and not tolerant):
-        raise MissingError(
-            "install packages",
-            request.venv,
-            "there is no Python environment that runs",
-            "Create it first",
-            expected="a Python environment",
-            found="none",
-        )
+    venv, interpreter = open_or_foresee(
+        run, request.venv, request.python, "install packages", "Create it first", tolerant=tolerant
+    )
     reasons = pin_problems(venv, request.requirements) if venv else ["the environment is not there yet"]
     dists = venv.dists() if venv else {}
     answer = {
