@@ -7,23 +7,18 @@ import json
 import os
 import re
 import tempfile
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import InvalidInputError, RackwrightError
+from .text_table import MAX_ROWS, SIMULATED, bullets, table
 from .verdict import FAIL, PASS, counts_text, fleet_document
 from .verdict_record import dig
 
-WIDTH = 120
-#: A longer table is cut to the nodes that did not pass; the reports name all of them.
-MAX_ROWS = 40
 COLUMNS = ("node", "os", "gpus", "driver", "torch", "checks", "verdict")
-_GAP = "  "
 #: Columns that give way, widest first, when a row is longer than the terminal; never the verdict or the checks.
 _SHRINKABLE = ("gpus", "os", "node", "torch", "driver", "checks")
 _LEAST = {"gpus": 20, "os": 9, "node": 12}
-_SIMULATED = " (simulated)"
 
 
 class ReportError(RackwrightError):
@@ -64,7 +59,7 @@ def gpus_text(gpu: Mapping[str, Any] | None) -> str:
     if not text:
         situation = str(gpu.get("situation"))
         return "none" if situation == "no_gpu" else f"none ({situation})"
-    return f"{text}{_SIMULATED}" if gpu.get("simulated") else text
+    return f"{text}{SIMULATED}" if gpu.get("simulated") else text
 
 
 def table_text(
@@ -78,13 +73,13 @@ def table_text(
         else [entry for entry, document in zip(rows, documents) if document["verdict"] != PASS][:MAX_ROWS]
     )
     lines = ["Rackwright verdicts" + (" (check mode: nothing was changed or measured)" if check_mode else ""), ""]
-    lines += _table(shown)
+    lines += table(COLUMNS, shown, _SHRINKABLE, _LEAST)
     if len(shown) < len(rows):
         lines.append(f"... and {len(rows) - len(shown)} more nodes, named in the fleet's report")
     for document in documents:
         if document["verdict"] != PASS and any(entry["node"] == document["node"] for entry in shown):
             lines += ["", f"{document['node']}: {document['verdict_text']}"]
-            lines += _bullets(document["reasons"])
+            lines += bullets(document["reasons"])
     lines += ["", _totals(documents)]
     lines += [f"Reports: {location} (run {run_id})"] if location else ["Reports: none are written in check mode"]
     return "\n".join(lines)
@@ -97,35 +92,6 @@ def _totals(documents: Sequence[Mapping[str, Any]]) -> str:
     if any(document["simulated"] for document in documents):
         text += " Simulated GPUs run nothing: their speed is not measured."
     return text
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    widths = {name: max([len(name), *(len(entry[name]) for entry in rows)]) for name in COLUMNS}
-    excess = sum(widths.values()) + len(_GAP) * (len(COLUMNS) - 1) - WIDTH
-    for name in _SHRINKABLE:
-        cut = max(0, min(excess, widths[name] - _LEAST.get(name, 8)))
-        widths[name] -= cut
-        excess -= cut
-    header = {name: name.upper() for name in COLUMNS}
-    rule = {name: "-" * widths[name] for name in COLUMNS}
-    return [_GAP.join(_fit(entry[name], widths[name]) for name in COLUMNS).rstrip() for entry in (header, rule, *rows)]
-
-
-def _fit(text: str, width: int) -> str:
-    """Pad or cut a cell; a cut never loses that something is simulated."""
-    if len(text) <= width:
-        return text.ljust(width)
-    tail = f"..{_SIMULATED}" if text.endswith(_SIMULATED) and width > len(_SIMULATED) + 2 else ".."
-    return text[: width - len(tail)] + tail
-
-
-def _bullets(reasons: Sequence[str], most: int = 12) -> list[str]:
-    lines: list[str] = []
-    for reason in reasons[:most]:
-        lines += textwrap.wrap(reason, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_long_words=True)
-    if len(reasons) > most:
-        lines.append(f"  ... and {len(reasons) - most} more, in the report")
-    return lines
 
 
 def file_name(node: str) -> str:

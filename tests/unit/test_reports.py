@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.verdict_samples import RUN, cpu_benchmark, evidence, gpu, no_gpu
 
-from ansible.module_utils.rackwright import reports
+from ansible.module_utils.rackwright import reports, text_table
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs/schema/verdict.schema.json").read_text())
 
@@ -182,7 +182,7 @@ def test_no_line_is_longer_than_the_terminal(nodes: list[tuple[str, str, str, bo
             }
         )
     text = reports.table_text(documents, "reports/fleet.json", RUN)
-    assert max(len(line) for line in text.splitlines()) <= reports.WIDTH
+    assert max(len(line) for line in text.splitlines()) <= text_table.WIDTH
     rows = text.splitlines()[4 : 4 + len(documents)]
     for line, document in zip(rows, documents):
         # cut or not, a row of simulated GPUs says so beside the GPUs and in the verdict
