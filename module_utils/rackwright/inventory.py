@@ -12,6 +12,8 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 # A name this similar to a public variable is taken for a slip of the finger, not for somebody's own variable.
 _TYPO_RATIO = 0.9
+# People write these into every inventory, so they do without the whole name of their role.
+_OWN_PREFIXES = {"gpu_stack": "stack_"}
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,17 @@ def _unknown(
     for name in variables:
         if name in owners or name.startswith(("_", "ansible_")):
             continue
-        owner = next((o for o in sorted(specs, key=len, reverse=True) if name.startswith(f"{o}_")), None)
+        owner = next((o for o in sorted(specs, key=len, reverse=True) if name.startswith(_prefix(o))), None)
         near = difflib.get_close_matches(name, owners, n=1, cutoff=0.75 if owner else _TYPO_RATIO)
         if owner is None and not near:
             continue
         hint = f" Did you mean {near[0]}?" if near else f" roles/{owner}/README.md lists its inputs."
         problems.append((name, f"Could not understand variable {name}: nothing in Rackwright reads it.{hint}"))
     return problems
+
+
+def _prefix(owner: str) -> str:
+    return _OWN_PREFIXES.get(owner, f"{owner}_")
 
 
 def _invalid(variables: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -88,7 +94,7 @@ def _invalid(variables: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]
 
 def _runtime_option(option: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a documented option that the validator acts on."""
-    kept = {key: option[key] for key in ("type", "elements", "choices") if key in option}
+    kept = {key: option[key] for key in ("type", "elements", "choices", "required") if key in option}
     if "options" in option:
         kept["options"] = {name: _runtime_option(sub) for name, sub in option["options"].items()}
     return kept

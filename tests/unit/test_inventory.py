@@ -11,10 +11,21 @@ from ansible.module_utils.rackwright.inventory import Problem, check_inventory
 
 SPECS: dict[str, dict[str, Any]] = {
     "pytorch": {
-        "pytorch_version": {"type": "str"},
+        "pytorch_timeout": {"type": "int"},
         "pytorch_source": {"type": "str", "choices": ["index", "wheelhouse"]},
     },
     "os_base": {"os_base_limits": {"type": "dict"}, "os_base_hold": {"type": "bool"}},
+    "gpu_stack": {
+        "stack_framework": {"type": "str", "choices": ["pytorch", "none"]},
+        "stack_driver_branch": {"type": "str", "default": "auto"},
+        "node_description": {
+            "type": "dict",
+            "options": {
+                "os": {"type": "str", "required": True},
+                "gpus": {"type": "list", "elements": "dict", "options": {"model": {"type": "str"}}},
+            },
+        },
+    },
     "playbooks": {"gpu_expected_count": {"type": "int"}},
 }
 
@@ -22,11 +33,19 @@ SPECS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({"pytorch_vresion": "2.13.0"}, "Did you mean pytorch_version?"),
-        ({"pytoch_version": "2.13.0"}, "Did you mean pytorch_version?"),
+        ({"pytorch_tiemout": "180"}, "Did you mean pytorch_timeout?"),
+        ({"pytoch_timeout": "180"}, "Did you mean pytorch_timeout?"),
         ({"pytorch_zzz": 1}, "roles/pytorch/README.md lists its inputs"),
         ({"pytorch_source": "galaxy"}, "value of pytorch_source must be one of: index, wheelhouse"),
         ({"gpu_expected_count": "eight"}, "Could not use gpu_expected_count of the playbooks"),
+        ({"stack_frameworkk": "pytorch"}, "Did you mean stack_framework?"),
+        ({"stack_driver_brnach": "580"}, "Did you mean stack_driver_branch?"),
+        ({"stack_zzz": 1}, "roles/gpu_stack/README.md lists its inputs"),
+        ({"node_descripton": {}}, "Did you mean node_description?"),
+        ({"stack_framework": "jax"}, "value of stack_framework must be one of: pytorch, none"),
+        ({"node_description": {"os": "debian12", "gpu": []}}, "node_description.gpu"),
+        ({"node_description": {"gpus": []}}, "missing required arguments: os found in node_description"),
+        ({"node_description": {"os": "debian12", "gpus": [{"modell": "t4"}]}}, "modell"),
         ({"os_base_hold": "perhaps"}, "Could not use os_base_hold of role os_base"),
     ],
 )
@@ -41,9 +60,13 @@ def test_a_mistake_is_named(variables: dict[str, Any], expected: str) -> None:
     "variables",
     [
         {},
-        {"pytorch_version": "2.13.0", "pytorch_source": "index"},
+        {"pytorch_timeout": "180", "pytorch_source": "index"},
         {"os_base_hold": "true", "gpu_expected_count": "8"},  # -e gives strings
         {"pytorch_source": None},
+        {"stack_driver_branch": 580, "stack_framework": "none"},
+        {"node_description": {"os": "debian12", "gpus": [{"model": "t4"}]}},
+        {"node_description": None},
+        {"node_exporter_port": 9100},  # somebody else's
         {"team": "vision", "ansible_host": "192.0.2.1", "__pytorch_state": {}},
     ],
 )
@@ -52,7 +75,7 @@ def test_a_sound_host_passes(variables: dict[str, Any]) -> None:
 
 
 def test_one_mistake_on_many_hosts_is_said_once() -> None:
-    problems = check_inventory({f"n{i}": {"pytorch_vresion": 1} for i in range(9)}, SPECS)
+    problems = check_inventory({f"n{i}": {"pytorch_tiemout": 1} for i in range(9)}, SPECS)
 
     assert len(problems) == 1
     assert problems[0].sentence().endswith("(on n0, n1, n2 and 6 more)")
