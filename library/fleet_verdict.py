@@ -12,6 +12,8 @@ description:
     JSON report per node and one for the fleet, and returns the table that the callback C(rackwright_summary) prints.
   - A node that was unreachable, failed or gave no evidence in this run gets the verdict V(fail) with the reason;
     nothing from an earlier run counts as proof.
+  - Keeps the last verdict of every node in C(proofs.json) beside the reports, with what the node was then,
+    so that a site run proves only nodes that changed since.
   - The module succeeds whatever the verdicts are, so that reports and table exist before anything fails. Fail on
     RV(failed_nodes) afterwards.
   - Writing reports changes no node, so C(changed) is always false.
@@ -100,7 +102,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible.module_utils.rackwright import reports, verdict
+from ansible.module_utils.rackwright import proof, reports, verdict
 from ansible.module_utils.rackwright.errors import RackwrightError
 from ansible.module_utils.rackwright.evidence import read_evidence
 
@@ -125,6 +127,8 @@ def main() -> None:
         documents = verdict.judge_fleet(evidence)
         if not module.check_mode:
             reports.write_reports(directory, params["run_id"], documents)
+            proven = {node: proof.entry(document, evidence[node].gpu) for node, document in documents.items()}
+            reports.record_proofs(directory, params["run_id"], proven)
     except RackwrightError as error:
         module.fail_json(**error.to_result())
     location = None if module.check_mode else os.path.join(directory, "fleet.json")

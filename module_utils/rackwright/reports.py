@@ -111,14 +111,15 @@ def write_reports(directory: str, run_id: str, documents: Mapping[str, Mapping[s
     names = {node: file_name(node) for node in documents}
     target = os.path.join(directory, file_name(run_id)[: -len(".json")])
     fleet = fleet_document(documents, run_id, {node: os.path.join(run_id, name) for node, name in names.items()})
-    _make_directory(target)
+    make_directory(target)
     for node, document in documents.items():
         write_json(os.path.join(target, names[node]), document)
     write_json(os.path.join(directory, "fleet.json"), fleet)
     return fleet
 
 
-def _make_directory(path: str) -> None:
+def make_directory(path: str) -> None:
+    """Make a directory for reports, with its parents."""
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
@@ -151,3 +152,33 @@ def _cannot_write(path: str, error: OSError) -> ReportError:
         "Free space or choose another directory with rackwright_reports; the reports of earlier runs are intact",
         found=error.errno,
     )
+
+
+def proofs_path(directory: str) -> str:
+    """Return where the record of the last proof of every node is kept."""
+    return os.path.join(directory, "proofs.json")
+
+
+def read_proofs(path: str | None) -> dict[str, Any]:
+    """Return node name to its last proof; no record yet is an empty one.
+
+    Raises:
+        InvalidInputError: the file is there and is no record.
+    """
+    if path is None or not os.path.exists(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8") as stream:
+            nodes = json.load(stream)["nodes"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(
+            "read the record of proofs", path, f"{error}", "Remove the file; every node is then proven again"
+        ) from error
+    return dict(nodes)
+
+
+def record_proofs(directory: str, run_id: str, proven: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add the proofs of one run to the record; nodes that were not proven in it keep theirs."""
+    path = proofs_path(directory)
+    nodes = {**read_proofs(path), **{node: {**entry, "run_id": run_id} for node, entry in proven.items()}}
+    write_json(path, {"schema": 1, "kind": "rackwright-proofs", "nodes": dict(sorted(nodes.items()))})

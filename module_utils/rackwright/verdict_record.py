@@ -148,7 +148,8 @@ class Evidence:
     def _set_aside(self) -> Check:
         role, message = self.set_aside.get("role"), str(self.set_aside.get("message") or "no message")
         if role is None:
-            return self._no_proof(message, "Make the node reachable over SSH, then run again.")
+            step = self.set_aside.get("next_step", "Make the node reachable over SSH, then run again.")
+            return self._no_proof(message, str(step))
         task = self.set_aside.get("task")
         return self._no_proof(f"role {role} failed at '{task}': {message}", "Repair the cause, then run again.")
 

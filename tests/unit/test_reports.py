@@ -57,6 +57,7 @@ def test_reports_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "cpu-1.json",
         "fleet.json",
         "gpu-a.json",
+        "proofs.json",
     ]
 
 
