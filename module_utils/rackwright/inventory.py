@@ -14,6 +14,17 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 _TYPO_RATIO = 0.9
 # People write these into every inventory, so they do without the whole name of their role.
 _OWN_PREFIXES = {"gpu_stack": "stack_"}
+# Inputs that went to the lock, and the wish that decides there.
+_MOVED = {
+    "nvidia_driver_version": "stack_driver_version",
+    "nvidia_driver_branch": "stack_driver_branch",
+    "nvidia_driver_update": "stack_driver_version",
+    "nvidia_driver_module_flavour": "stack_module_flavour",
+    "pytorch_version": "stack_framework_version",
+    "pytorch_build": "stack_framework_version",
+    "python_env_python": "stack_python",
+    "python_env_python_minimum": "stack_python",
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,10 @@ def _unknown(
     problems = []
     for name in variables:
         if name in owners or name.startswith(("_", "ansible_")):
+            continue
+        if name in _MOVED:
+            wish = f"Set {_MOVED[name]} instead, run playbooks/plan-stack.yml and commit the lock."
+            problems.append((name, f"Could not use {name}: versions come from the lock. {wish}"))
             continue
         owner = next((o for o in sorted(specs, key=len, reverse=True) if name.startswith(_prefix(o))), None)
         near = difflib.get_close_matches(name, owners, n=1, cutoff=0.75 if owner else _TYPO_RATIO)

@@ -38,6 +38,7 @@ SPECS: dict[str, dict[str, Any]] = {
         ({"pytorch_zzz": 1}, "roles/pytorch/README.md lists its inputs"),
         ({"pytorch_source": "galaxy"}, "value of pytorch_source must be one of: index, wheelhouse"),
         ({"gpu_expected_count": "eight"}, "Could not use gpu_expected_count of the playbooks"),
+        ({"nvidia_driver_branch": "535"}, "versions come from the lock. Set stack_driver_branch instead"),
         ({"stack_frameworkk": "pytorch"}, "Did you mean stack_framework?"),
         ({"stack_driver_brnach": "580"}, "Did you mean stack_driver_branch?"),
         ({"stack_zzz": 1}, "roles/gpu_stack/README.md lists its inputs"),
