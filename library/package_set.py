@@ -110,6 +110,11 @@ cache_updated:
   description: Whether the package lists were refreshed. This alone does not count as a change.
   returned: success
   type: bool
+on_hold:
+  description: Every installed package that O(hold) and O(hold_sources) match, whether or not it was on hold before.
+  returned: success
+  type: list
+  elements: str
 unavailable:
   description: Optional packages that no source offers.
   returned: success

@@ -40,6 +40,7 @@ class Outcome:
     unresolved: list[str] = field(default_factory=list)
     unavailable: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
+    on_hold: list[str] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     waited_s: float = 0.0
 
@@ -58,6 +59,7 @@ class Outcome:
             "cache_updated": self.cache_updated,
             "unavailable": self.unavailable,
             "held": self.held,
+            "on_hold": self.on_hold,
             "released": self.released,
             "lock_waited_s": round(self.waited_s, 1),
             "diff": {"before": "", "after": "".join(f"{line}\n" for line in lines)} if lines else {},
@@ -158,5 +160,6 @@ class PackageSet:
         release = sorted(set(matching(held, self.wish.release)) - wanted)
         if not self.check_mode:
             self.apt.set_holds(hold, release)
+        self.outcome.on_hold = sorted(wanted)
         self.outcome.held = sorted({*self.outcome.held, *hold})
         self.outcome.released = sorted({*self.outcome.released, *release})

@@ -118,7 +118,9 @@ def test_install_then_hold_then_nothing(root: Path) -> None:
     wanted = wish(packages=["cmake"], hold=["cm*"])
     first = run(node, root, wanted)
     assert first["actions"] == ["install cmake 3", "hold cmake"]
-    assert run(node, root, wanted)["changed"] is False
+    again = run(node, root, wanted)
+    assert again["changed"] is False
+    assert first["on_hold"] == again["on_hold"] == ["cmake"]
     assert run(node, root, wish(packages=["cmake"], release=["cm*"]))["released"] == ["cmake"]
 
 
