@@ -8,9 +8,8 @@ DOCUMENTATION = r"""
 module: driver_plan
 short_description: Decide which NVIDIA driver packages of the distribution's archive a node gets
 description:
-  - Reads the node's sources, lists and packages, and resolves a wish (exact version, branch or nothing) to one exact
-    version for every
-    package. A wish that cannot be met is refused with the versions there are, before anything is changed.
+  - Reads the node's sources, lists and packages, and resolves the locked version of the driver to one exact version for
+    every package. A version the archive does not have is refused with those it has, before anything is changed.
   - Where the sources lack the components that carry the driver, the mirror is asked through lists in a temporary
     folder. So the
     answer is the real one in check mode too, and the node stays as it is.
@@ -50,15 +49,11 @@ options:
     elements: str
     required: true
   version:
-    description: Exact version, NVIDIA's (C(535.309.01)) or the package's. Null lets the branch decide.
+    description:
+      - Exact version of the lock, NVIDIA's (C(535.309.01)) or the package's. Empty where the lock has no driver for
+        the node; a node that has a GPU all the same is refused.
     type: str
-  branch:
-    description: Driver branch such as C(535). Null takes any.
-    type: str
-  update:
-    description: Without an exact version, whether an installed driver moves to the newest one.
-    type: bool
-    default: false
+    required: true
   kernel_module:
     description: >-
       V(auto) builds for each installed kernel that has headers, never in a container; V(build) for all headers there
@@ -99,7 +94,7 @@ EXAMPLES = r"""
     sources: [nvidia-graphics-drivers]
     helpers: [nvidia-persistenced]
     components: [contrib, non-free, non-free-firmware]
-    branch: "535"
+    version: 535.309.01
   register: __my_role_plan
 """
 
@@ -111,7 +106,8 @@ plan:
       of the package and
       NVIDIA's own; C(installed), C(available), C(packages) (name=version), C(pending) (what would change), C(kernels)
       that get a module,
-      C(module_note) (why none does), C(source_files) and C(preferences): what to write.
+      C(module_note) (why none does), C(source_paths) (the distribution's own source files), C(source_files) and
+      C(preferences): what to write.
   returned: success
   type: dict
   sample:
@@ -138,9 +134,7 @@ ARGUMENT_SPEC = {
     "sources": {"type": "list", "elements": "str", "required": True},
     "helpers": {"type": "list", "elements": "str", "required": True},
     "components": {"type": "list", "elements": "str", "required": True},
-    "version": {"type": "str"},
-    "branch": {"type": "str"},
-    "update": {"type": "bool", "default": False},
+    "version": {"type": "str", "required": True},
     "kernel_module": {"type": "str", "choices": ["auto", "build", "none"], "default": "auto"},
     "require_gpu": {"type": "bool", "default": True},
     "lock_timeout": {"type": "int", "default": 300},
@@ -153,8 +147,6 @@ def main() -> None:
     options = dict(module.params)
     gpu, components = options.pop("gpu"), options.pop("components")
     require_gpu, lock_timeout = options.pop("require_gpu"), options.pop("lock_timeout")
-    # an empty text is what a template makes of null
-    options["version"], options["branch"] = options["version"] or None, options["branch"] or None
     run = module_runner(module)
     apt = Apt(run, platform.node(), lock_timeout)
     try:

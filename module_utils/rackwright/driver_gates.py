@@ -43,7 +43,7 @@ def refuse_unsupported(gpu: dict[str, Any], version: str, module_packages: list[
             "choose the kernel module",
             node,
             "Blackwell GPUs have no proprietary kernel module",
-            "Set nvidia_driver_module_flavour to open",
+            "Set stack_module_flavour to open and plan again",
             expected="open",
             found=module_packages,
         )

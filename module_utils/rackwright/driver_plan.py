@@ -23,9 +23,7 @@ class Request:
     module_packages: list[str]
     sources: list[str]
     helpers: list[str]
-    version: str | None
-    branch: str | None
-    update: bool
+    version: str
     kernel_module: str
 
 
@@ -41,55 +39,23 @@ def available(candidates: list[Candidate], anchor: str) -> list[str]:
     return sorted(versions, key=lambda version: natural_key(upstream(version)), reverse=True)
 
 
-def in_branch(version: str, branch: str | None) -> bool:
-    """Whether a version belongs to a driver branch; every version does when none is named."""
-    return branch is None or upstream(version).split(".")[0] == str(branch)
+def choose_version(versions: list[str], installed: str | None, wanted: str, node: str) -> str:
+    """Return the full package version of NVIDIA's version ``wanted`` (or of the package's own, taken as it is).
 
-
-def choose_version(versions: list[str], installed: str | None, request: Request, node: str) -> str:
-    """Return the full package version to install.
-
-    Without an exact version an installed driver of the branch stays where it is unless an update is asked for:
-    a rerun must not move the driver of a node by itself.
+    What is installed in that version stays, also when the archive has moved on.
     """
-    shown = ", ".join(dict.fromkeys(upstream(version) for version in versions)) or "none"
-    if request.version is not None:
-        fitting = [version for version in versions if request.version in (version, upstream(version))]
-        if not fitting:
-            raise InvalidInputError(
-                "choose the driver version",
-                node,
-                f"version {request.version} is not in the node's archive, which has {shown}",
-                "Set nvidia_driver_version to one of these, or to null for the newest",
-                expected=versions,
-                found=request.version,
-            )
-        if not in_branch(fitting[0], request.branch):
-            raise InvalidInputError(
-                "choose the driver version",
-                node,
-                f"version {request.version} does not belong to branch {request.branch}",
-                "Correct nvidia_driver_version or nvidia_driver_branch",
-                expected=request.branch,
-                found=request.version,
-            )
-        return installed if installed in fitting else fitting[0]
-    fitting = [version for version in versions if in_branch(version, request.branch)]
-    if installed is not None and in_branch(installed, request.branch) and not (request.update and fitting):
+    fitting = [version for version in versions if wanted in (version, upstream(version))]
+    if installed is not None and wanted in (installed, upstream(installed)):
         return installed
     if not fitting:
-        wish = (
-            f"branch {request.branch} is not in the node's archive"
-            if request.branch
-            else "the node's archive has no NVIDIA driver"
-        )
+        shown = ", ".join(dict.fromkeys(upstream(version) for version in versions)) or "none"
         raise InvalidInputError(
             "choose the driver version",
             node,
-            f"{wish}; it has {shown}",
-            "Set nvidia_driver_branch to a branch it has, or to null",
-            expected=versions,
-            found=request.branch,
+            f"the lock says {wanted} and the node's archive has {shown}",
+            "Set stack_driver_branch or stack_driver_version to what it has, and plan again",
+            expected=wanted,
+            found=versions,
         )
     return fitting[0]
 
@@ -150,7 +116,7 @@ def package_list(
                 "choose the driver packages",
                 node,
                 f"the archive has no {name}",
-                "Choose another version or kernel module flavour",
+                "Set another stack_driver_version or stack_module_flavour, and plan again",
                 expected=name,
             )
     return result
@@ -165,7 +131,7 @@ def _refuse_missing(name: str, chosen: str, versions: list[str], request: Reques
         "choose the kernel module",
         node,
         f"{name} is not available in version {upstream(chosen)}, only in {shown or 'none'}",
-        "Choose that version, or the other nvidia_driver_module_flavour",
+        "Set stack_driver_version to that, or the other stack_module_flavour, and plan again",
         expected=upstream(chosen),
         found=versions,
     )
@@ -200,12 +166,27 @@ def preferences(chosen: str, sources: list[str], helpers: list[str]) -> str:
     )
 
 
-def skip_reason(gpu: dict[str, Any], host: dict[str, Any], require_gpu: bool) -> str | None:
-    """Return why no driver belongs on this node, or None."""
+def skip_reason(gpu: dict[str, Any], host: dict[str, Any], locked: bool, require_gpu: bool, node: str) -> str | None:
+    """Return why no driver belongs on this node, or None.
+
+    Args:
+        locked: whether the lock has a driver for the node. A GPU that it does not know of is refused: to leave such a
+            node alone would look like success.
+    """
     if host["wsl"] or gpu.get("situation") == "wsl2":
         return (
             "This is WSL2: the driver belongs to Windows, and a Linux driver would break the pass-through of the GPU."
         )
-    if require_gpu and not gpu.get("pci_count") and not gpu.get("count"):
+    count = gpu.get("pci_count") or gpu.get("count")
+    if not count and (require_gpu or not locked):
         return "There is no NVIDIA GPU on the PCI bus of this node."
+    if not locked:
+        raise InvalidInputError(
+            "choose the driver version",
+            node,
+            f"the lock has no driver for it and it has {count} NVIDIA GPU(s)",
+            "Run playbooks/plan-stack.yml again",
+            expected="no GPU",
+            found=count,
+        )
     return None

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,31 @@ def source_files(root: Path) -> list[Path]:
     return found
 
 
-def missing_components(root: Path, codename: str, components: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the source files that lack a component (for ``config_files``) and entries with just the components."""
-    files, entries = [], []
+@dataclass
+class Sources:
+    """The distribution's own entries among apt's sources: every file that has some, those to write, and entries with
+    just the components."""
+
+    paths: list[str]
+    files: list[dict[str, Any]]
+    entries: list[str]
+
+
+def own_sources(root: Path, codename: str, components: list[str]) -> Sources:
+    """Return the source files of the distribution, and what to write (for ``config_files``) where a component lacks."""
+    found = Sources([], [], [])
     for path in source_files(root):
         content = path.read_text(encoding="utf-8", errors="replace")
         edited = with_components(content, path.suffix == ".sources", own_suites(codename), components)
-        entries += [entry.replace(" main ", " ", 1) for entry in edited.entries]
+        found.entries += [entry.replace(" main ", " ", 1) for entry in edited.entries]
+        name = f"/{path.relative_to(root)}"
+        if edited.entries:
+            found.paths.append(name)
         if edited.additions:
             mode = f"{stat.S_IMODE(path.stat().st_mode) | 0o444:04o}"
-            files.append({"path": f"/{path.relative_to(root)}", "content": edited.content, "mode": mode})
-    return files, list(dict.fromkeys(entries))
+            found.files.append({"path": name, "content": edited.content, "mode": mode})
+    found.entries = list(dict.fromkeys(found.entries))
+    return found
 
 
 def private_candidates(run: Run, node: str, lock_timeout: int, entries: list[str], names: list[str]) -> list[Candidate]:
@@ -83,8 +98,7 @@ def gather_candidates(
     """Return the offered versions; from the mirror itself where the node's own lists cannot answer."""
     candidates = [] if incomplete else apt.candidates(names)
     versions = available(candidates, request.anchor)
-    known = request.version is None or any(request.version in (version, upstream(version)) for version in versions)
-    if versions and known:
+    if any(request.version in (version, upstream(version)) for version in versions):
         return candidates
     return private_candidates(run, apt.node, apt.lock_timeout, entries, names) if entries else candidates
 
@@ -99,18 +113,18 @@ def make_plan(
     require_gpu: bool,
 ) -> dict[str, Any]:
     """Return what the role has to do on this node."""
-    reason = skip_reason(gpu, host, require_gpu)
+    reason = skip_reason(gpu, host, bool(request.version), require_gpu, apt.node)
     if reason is not None:
         return {"action": "skip", "reason": reason}
     statuses = apt.statuses()
     kernels, note = kernels_to_build(host, request.kernel_module)
-    files, entries = missing_components(Path("/"), host["platform"]["codename"], components)
+    sources = own_sources(Path("/"), host["platform"]["codename"], components)
     anchor = statuses.get(request.anchor)
     names = [*request.userland, *(request.module_packages if kernels else [])]
     names += [name for name, package in statuses.items() if package.source in request.sources]
-    candidates = gather_candidates(apt, run, request, names, entries, bool(files))
+    candidates = gather_candidates(apt, run, request, names, sources.entries, bool(sources.files))
     versions = available(candidates, request.anchor)
-    chosen = choose_version(versions, anchor.version if anchor else None, request, apt.node)
+    chosen = choose_version(versions, anchor.version if anchor else None, request.version, apt.node)
     refuse_unsupported(gpu, chosen, request.module_packages if kernels else [], apt.node)
     packages = package_list(chosen, request, candidates, statuses, bool(kernels), apt.node)
     return {
@@ -124,7 +138,8 @@ def make_plan(
         "pending": pending_changes(packages, statuses),
         "kernels": kernels,
         "module_note": note,
-        "source_files": files,
+        "source_paths": sources.paths,
+        "source_files": sources.files,
         "preferences": preferences(chosen, request.sources, request.helpers),
     }
 

@@ -31,9 +31,7 @@ def request(**values: Any) -> Request:
         "module_packages": ["nvidia-kernel-dkms"],
         "sources": ["nvidia-graphics-drivers"],
         "helpers": ["nvidia-persistenced"],
-        "version": None,
-        "branch": None,
-        "update": False,
+        "version": "535.309.01",
         "kernel_module": "auto",
     }
     return Request(**{**base, **values})
@@ -48,40 +46,36 @@ def test_upstream_version(version: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("installed", "wish", "chosen"),
+    ("installed", "wanted", "chosen"),
     [
-        (None, {}, NEW),
-        (OLD, {}, OLD),  # a rerun does not move a driver
-        (OLD, {"update": True}, NEW),
-        (NEW, {"version": "535.261.03"}, OLD),
-        (NEW, {"version": OLD}, OLD),
-        (None, {"branch": "535"}, NEW),
-        ("525.147.05-1", {"branch": "535"}, NEW),
-        ("535.100-1", {"update": False}, "535.100-1"),  # gone from the archive, still installed
+        (None, "535.309.01", NEW),
+        (OLD, "535.309.01", NEW),
+        (NEW, "535.261.03", OLD),  # going back is allowed
+        (NEW, OLD, OLD),  # the package's own version
+        ("535.309.01-0+deb12u0", "535.309.01", "535.309.01-0+deb12u0"),  # another build of the same driver stays
+        ("535.100-1", "535.100", "535.100-1"),  # gone from the archive, still installed
     ],
 )
-def test_chosen_version(installed: str | None, wish: dict[str, Any], chosen: str) -> None:
-    assert choose_version(VERSIONS, installed, request(**wish), "gpu-a") == chosen
+def test_chosen_version(installed: str | None, wanted: str, chosen: str) -> None:
+    assert choose_version(VERSIONS, installed, wanted, "gpu-a") == chosen
 
 
 @pytest.mark.parametrize(
-    ("versions", "wish", "message"),
+    ("versions", "installed", "message"),
     [
         (
             VERSIONS,
-            {"version": "999.1"},
-            r"version 999.1 is not in the node's archive, which has 535.309.01, 535.261.03",
+            OLD,
+            r"the lock says 999\.1 and the node's archive has 535\.309\.01, 535\.261\.03\. Set stack_",
         ),
-        (VERSIONS, {"branch": "580"}, r"branch 580 is not in the node's archive; it has 535.309.01, 535.261.03"),
-        (VERSIONS, {"version": "535.309.01", "branch": "550"}, r"does not belong to branch 550"),
-        ([], {}, r"has no NVIDIA driver; it has none"),
+        ([], None, r"the lock says 999\.1 and the node's archive has none\."),
     ],
 )
-def test_impossible_wishes_are_refused_with_what_there_is(
-    versions: list[str], wish: dict[str, Any], message: str
+def test_a_version_nobody_has_is_refused_with_what_there_is(
+    versions: list[str], installed: str | None, message: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        choose_version(versions, None, request(**wish), "gpu-a")
+        choose_version(versions, installed, "999.1", "gpu-a")
 
 
 CANDIDATES = [
@@ -156,16 +150,24 @@ def test_the_pin_names_every_source_and_one_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpu", "node", "require", "part"),
+    ("gpu", "node", "locked", "require", "part"),
     [
-        ({"situation": "wsl2", "pci_count": 0}, host(), False, "WSL2"),
-        ({"situation": "no_driver", "pci_count": 1}, {**host(), "wsl": True}, False, "WSL2"),
-        ({"situation": "no_gpu", "pci_count": 0}, host(), True, "no NVIDIA GPU"),
-        ({"situation": "no_gpu", "pci_count": 0}, host(), False, None),
-        ({"situation": "no_driver", "pci_count": 8}, host(), True, None),
+        ({"situation": "wsl2", "pci_count": 0}, host(), True, False, "WSL2"),
+        ({"situation": "no_driver", "pci_count": 1}, {**host(), "wsl": True}, False, False, "WSL2"),
+        ({"situation": "no_gpu", "pci_count": 0}, host(), True, True, "no NVIDIA GPU"),
+        ({"situation": "no_gpu", "pci_count": 0}, host(), True, False, None),  # an image for machines to come
+        ({"situation": "no_gpu", "pci_count": 0}, host(), False, False, "no NVIDIA GPU"),
+        ({"situation": "no_driver", "pci_count": 8}, host(), True, True, None),
     ],
 )
-def test_nodes_that_get_no_driver(gpu: dict[str, Any], node: dict[str, Any], require: bool, part: str | None) -> None:
-    reason = skip_reason(gpu, node, require)
+def test_nodes_that_get_no_driver(
+    gpu: dict[str, Any], node: dict[str, Any], locked: bool, require: bool, part: str | None
+) -> None:
+    reason = skip_reason(gpu, node, locked, require, "gpu-a")
     assert (reason is None) == (part is None)
     assert part is None or part in str(reason)
+
+
+def test_gpus_the_lock_does_not_know_of_are_not_passed_over() -> None:
+    with pytest.raises(InvalidInputError, match=r"the lock has no driver for it and it has 8 NVIDIA GPU\(s\)\. Run"):
+        skip_reason({"situation": "no_driver", "pci_count": 8}, host(), False, True, "gpu-a")
