@@ -23,10 +23,9 @@ options:
     description: Base interpreter, as a path or a name on the node's search path.
     type: str
     default: /usr/bin/python3
-  python_minimum:
-    description: Oldest Python version accepted.
+  python_version:
+    description: Python the interpreter must be, such as C(3.11); another one is refused. Left out, any is accepted.
     type: str
-    default: "3.10"
   provider:
     description: What builds the environment. V(conda) is refused with a sentence until it exists.
     type: str
@@ -78,6 +77,9 @@ venv_state:
     path: {description: Directory of the environment., type: str}
     python: {description: Path of the environment's interpreter., type: str}
     interpreter: {description: "What the base interpreter says about itself: version, tag, arch, glibc.", type: dict}
+    created:
+      description: Whether it was built anew, or in check mode would be. Packages that were inside are gone then.
+      type: bool
     actions: {description: What was done or would be done, type: list, elements: str}
     missing_packages:
       description: OS packages to install first. When not empty nothing was built, and the call must be repeated.
@@ -98,7 +100,7 @@ from ansible.module_utils.rackwright.pyenv_build import Outcome, ensure, system_
 ARGUMENT_SPEC = {
     "path": {"type": "path", "required": True},
     "python": {"type": "str", "default": "/usr/bin/python3"},
-    "python_minimum": {"type": "str", "default": "3.10"},
+    "python_version": {"type": "str"},
     "provider": {"type": "str", "choices": ["venv", "uv", "conda"], "default": "venv"},
     "uv": {"type": "path"},
     "system_site_packages": {"type": "bool", "default": False},
@@ -133,7 +135,7 @@ def build_request(params: dict[str, Any]) -> VenvRequest:
     return VenvRequest(
         path=params["path"].rstrip("/") or "/",
         python=params["python"],
-        minimum=params["python_minimum"],
+        version=params["python_version"],
         provider=params["provider"],
         uv=params["uv"],
         system_site_packages=params["system_site_packages"],
@@ -152,6 +154,7 @@ def result(request: VenvRequest, outcome: Outcome) -> dict[str, Any]:
             "path": request.path,
             "python": f"{request.path}/bin/python",
             "interpreter": outcome.interpreter,
+            "created": outcome.created,
             "actions": outcome.actions,
             "missing_packages": outcome.missing_packages,
         },

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InvalidInputError, MissingError, RackwrightError
-from .torch_build import version_key
 from .wheels import problems_of, read_dists
 
 Run = Callable[[list[str]], tuple[int, str, str]]
@@ -57,7 +56,7 @@ class VenvRequest:
 
     path: str
     python: str = "/usr/bin/python3"
-    minimum: str = "3.10"
+    version: str | None = None  # Python the interpreter must be, such as 3.11; None takes any
     provider: str = "venv"
     uv: str | None = None
     system_site_packages: bool = False
@@ -157,17 +156,17 @@ def check_python(run: Run, request: VenvRequest) -> dict[str, Any]:
             "create a Python environment",
             request.path,
             f"{request.python} is not a Python interpreter that runs here",
-            "Install it, or set python_env_python to one that is there",
-            expected=f"a Python {request.minimum} or newer",
+            "Install it, or set stack_python to one that is there and plan again",
+            expected=f"a Python {request.version or '3'}",
             found=request.python,
         )
-    if version_key(found["version"]) < version_key(request.minimum):
+    if request.version and found["minor"] != request.version:
         raise InvalidInputError(
             "create a Python environment",
             request.path,
-            f"{request.python} is Python {found['version']} and {request.minimum} or newer is needed",
-            "Set python_env_python to a newer interpreter, or lower python_env_python_minimum",
-            expected=f">={request.minimum}",
+            f"{request.python} is Python {found['version']} and the lock says {request.version}",
+            "Run playbooks/plan-stack.yml again, or bring that Python back",
+            expected=request.version,
             found=found["version"],
         )
     if found["prefix"] != found["base_prefix"]:
@@ -175,7 +174,7 @@ def check_python(run: Run, request: VenvRequest) -> dict[str, Any]:
             "create a Python environment",
             request.path,
             f"{request.python} belongs to another virtual environment",
-            "Set python_env_python to the interpreter that environment was made from",
+            "Use the interpreter that environment was made from",
             expected="a base interpreter",
             found=found["prefix"],
         )
@@ -193,7 +192,7 @@ def venv_packages(os_release: dict[str, str], interpreter: dict[str, Any]) -> li
         "create a Python environment",
         interpreter["executable"],
         "this Python has no venv and ensurepip modules",
-        "Install the package that brings them, or use another python_env_python",
+        "Install the package that brings them, or set another stack_python and plan again",
         expected="modules venv and ensurepip",
         found=interpreter["executable"],
     )

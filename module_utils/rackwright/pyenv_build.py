@@ -34,6 +34,7 @@ class Outcome:
     """What one call did, or would do."""
 
     changed: bool = False
+    created: bool = False  # built anew: whatever was installed inside is gone
     actions: list[str] = field(default_factory=list)
     missing_packages: list[str] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)
@@ -170,7 +171,7 @@ def ensure(run: Run, request: VenvRequest, check_mode: bool) -> Outcome:
             _repair(request, found, python)
     else:
         guard_foreign(request, found)
-        outcome.changed = True
+        outcome.changed = outcome.created = True
         outcome.actions = [f"build the environment: {reason}"]
         if request.provider == "venv":
             outcome.missing_packages = venv_packages(read_os_release(), python)

@@ -20,9 +20,9 @@ from ansible.module_utils.rackwright.pyenv import (
     check_python,
     look,
     venv_packages,
-    version_key,
 )
 from ansible.module_utils.rackwright.pyenv_build import ensure
+from ansible.module_utils.rackwright.torch_build import version_key
 
 BASE = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
@@ -80,6 +80,7 @@ def test_an_edited_configuration_is_restored_and_packages_stay(built: Path) -> N
     (built / "witness").write_text("still here")
     outcome = ensure(run, request_for(built), check_mode=False)
     assert outcome.actions == ["restore pyvenv.cfg, which was edited"]
+    assert not outcome.created
     assert cfg.read_text() == good
     assert (built / "witness").exists()
     (built / "witness").unlink()
@@ -146,7 +147,10 @@ def test_damage_is_named_and_leads_to_a_new_environment(built: Path, tmp_path: P
     damage(path)
     planned = ensure(run, request_for(path), check_mode=True)
     assert planned.actions[0].startswith(f"build the environment: {reason}")
-    assert ensure(run, request_for(path), check_mode=False).changed
+    assert planned.created
+    done = ensure(run, request_for(path), check_mode=False)
+    assert done.changed
+    assert done.created  # what was inside is gone, so whoever installed there has to come again
     assert look(run, request_for(path)).complete
     assert not ensure(run, request_for(path), check_mode=False).changed
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["venv"]
@@ -202,9 +206,11 @@ def test_an_absent_interpreter_is_named(tmp_path: Path) -> None:
         check_python(run, request_for(tmp_path, python="/usr/bin/python9.9"))
 
 
-def test_an_old_interpreter_is_refused_with_both_versions(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"and 9\.9 or newer is needed"):
-        check_python(run, request_for(tmp_path, minimum="9.9"))
+def test_a_python_the_lock_does_not_know_is_refused_with_both_versions(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"is Python 3\.\d+\.\d+ and the lock says 9\.9\. Run playbooks/plan"):
+        check_python(run, request_for(tmp_path, version="9.9"))
+    minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert check_python(run, request_for(tmp_path, version=minor))["minor"] == minor
 
 
 def test_another_environments_interpreter_is_refused(built: Path) -> None:
