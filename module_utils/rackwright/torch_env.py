@@ -226,7 +226,9 @@ def check_system_candidate(request: TorchRequest, state: TorchState, candidate: 
         "use the system's torch",
         request.node,
         cause,
-        f"Set pytorch_version to {candidate}" if candidate else "Use pytorch_source wheelhouse or index",
+        f"Set stack_framework_version to {candidate} and plan again"
+        if candidate
+        else "Use pytorch_source wheelhouse or index",
         expected=request.version,
         found=candidate,
     )
@@ -288,7 +290,7 @@ def present(run: RunEnv, request: TorchRequest, files: list[dict[str, Any]], che
             f"install {_label(choice)}",
             request.venv,
             state.reasons[0],
-            "Read what the environment holds, and run again with pytorch_build and pytorch_version as wanted",
+            "Read what the environment holds, and remove what brings another torch with it",
             expected=choice,
             found=state.torch,
         )
