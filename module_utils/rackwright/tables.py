@@ -28,7 +28,7 @@ _CACHE: dict[tuple[Any, ...], Tables] = {}
 
 @dataclass(frozen=True)
 class Tables:
-    """Each attribute is the document of the file with that name. The documents are shared: callers must not change them."""
+    """Each attribute is the document of the file of that name. The documents are shared: do not change them."""
 
     gpus: dict[str, Any]
     drivers: dict[str, Any]
