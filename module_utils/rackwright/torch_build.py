@@ -6,12 +6,15 @@ Pure: nothing here looks at a machine. ``table`` is ``roles/gpu_stack/files/tabl
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from .errors import InvalidInputError
 
 
+@lru_cache(maxsize=4096)
 def version_key(text: str) -> tuple[int, ...]:
     """Return ``2.13.0`` or ``580.65.06`` as numbers that compare in the right order."""
     return tuple(int(part) if part.isdigit() else 0 for part in str(text).split("+")[0].split("."))
@@ -97,7 +100,14 @@ def sass_runs(table: dict[str, Any], code: str, device: str, cuda: str) -> bool:
     return device not in torch["sass_excludes"].get(code, [])
 
 
-def _sass(table: dict[str, Any], release: dict[str, Any], build: str, arch: str) -> list[str] | None:
+def minimum_driver(table: dict[str, Any], cuda: str) -> str | None:
+    """Return the oldest driver that runs programs of a CUDA version (minor-version compatibility), None if unknown."""
+    found: str | None = table["cuda_minimum_drivers"].get(cuda.split(".")[0])
+    return found
+
+
+def build_sass(table: dict[str, Any], release: dict[str, Any], build: str, arch: str) -> list[str] | None:
+    """Return the compute capabilities a build has code for, or None when nobody knows."""
     if arch in {"aarch64", "arm64"}:
         # Known for the releases whose wheels carry the table (2.13 on); older ones stay unknown.
         known = version_key(release["version"]) >= (2, 13)
@@ -106,16 +116,55 @@ def _sass(table: dict[str, Any], release: dict[str, Any], build: str, arch: str)
     return sass
 
 
+def ptx_runs(codes: Iterable[str], device: str, cuda: str, native_cuda: str | None) -> bool:
+    """Return whether PTX for one of ``codes`` can be compiled for a GPU by its driver.
+
+    PTX serves newer GPUs only, and a driver compiles no PTX of a CUDA newer than its own (``native_cuda``):
+    minor-version compatibility does not cover it.
+    """
+    if native_cuda is None or version_key(native_cuda)[:2] < version_key(cuda)[:2]:
+        return False
+    return any(version_key(code) <= version_key(device) for code in codes)
+
+
+def code_problem(
+    table: dict[str, Any],
+    release: dict[str, Any],
+    build: str,
+    arch: str,
+    gpus: Iterable[tuple[str, str]],
+    native_cuda: str | None = None,
+) -> str | None:
+    """Return which GPU a build has no code for, neither SASS nor PTX its driver can compile, or None.
+
+    Args:
+        table: the frameworks table.
+        release: row of the release.
+        build: name of the build, like ``cu130``.
+        arch: ``x86_64`` or ``aarch64``.
+        gpus: (name, compute capability) of each GPU.
+        native_cuda: newest CUDA the driver knows in full; without it PTX does not count.
+    """
+    row = release["builds"][build]
+    sass = build_sass(table, release, build, arch)
+    if sass is None:
+        return f"the GPU architectures of {build} for {arch} are not known"
+    # a build that keeps PTX keeps it for its newest architecture; null is unknown and does not count
+    ptx = sorted(sass, key=version_key)[-1:] if row["ptx"] is True else []
+    for name, capability in gpus:
+        if any(sass_runs(table, code, capability, row["cuda"]) for code in sass):
+            continue
+        if not ptx_runs(ptx, capability, row["cuda"], native_cuda):
+            return f"{build} has no code for {name} (compute capability {capability}; it has {', '.join(sass)})"
+    return None
+
+
 def why_not(table: dict[str, Any], release: dict[str, Any], build: str, node: Node) -> str | None:
     """Return the reason why a CUDA build cannot run on a node, or None when it can."""
-    cuda = release["builds"][build]["cuda"]
-    sass = _sass(table, release, build, node.arch)
-    if sass is None:
-        return f"the GPU architectures of {build} for {node.arch} are not known"
-    for name, capability in node.gpus:
-        if not any(sass_runs(table, code, capability, cuda) for code in sass):
-            return f"{build} has no code for {name} (compute capability {capability}; it has {', '.join(sass)})"
-    minimum = table["cuda_minimum_drivers"].get(cuda.split(".")[0])
+    problem = code_problem(table, release, build, node.arch, node.gpus)
+    if problem:
+        return problem
+    minimum = minimum_driver(table, release["builds"][build]["cuda"])
     if node.driver and minimum and version_key(node.driver) < version_key(minimum):
         return f"{build} needs driver {minimum} or newer and the node has {node.driver}"
     if not node.driver:
@@ -123,18 +172,25 @@ def why_not(table: dict[str, Any], release: dict[str, Any], build: str, node: No
     return None
 
 
-def python_problem(release: dict[str, Any], node: Node) -> str | None:
-    """Return why a release has no wheels for the node's Python or C library, or None when it has."""
+def wheel_problem(release: dict[str, Any], python: str, glibc: str | None) -> str | None:
+    """Return why a release has no wheels for a Python or a C library, or None when it has."""
     pythons = release["pythons"]
-    minor = ".".join(node.python.split(".")[:2])
+    minor = ".".join(python.split(".")[:2])
     if minor not in pythons:
         return f"it has wheels for Python {pythons[0]} to {pythons[-1]} and the environment has {minor}"
-    if release["glibc_min"] and node.glibc and version_key(node.glibc) < version_key(release["glibc_min"]):
-        return f"its wheels need glibc {release['glibc_min']} and the node has {node.glibc}"
+    least = release.get("glibc_min")
+    if least and glibc and version_key(glibc) < version_key(least):
+        return f"its wheels need glibc {least} and the node has {glibc}"
     return None
 
 
-def _builds_newest_first(release: dict[str, Any]) -> list[str]:
+def python_problem(release: dict[str, Any], node: Node) -> str | None:
+    """Return why a release has no wheels for the node's Python or C library, or None when it has."""
+    return wheel_problem(release, node.python, node.glibc)
+
+
+def builds_newest_first(release: dict[str, Any]) -> list[str]:
+    """Return the names of a release's CUDA builds, newest CUDA first."""
     return sorted(release["builds"], key=lambda build: version_key(release["builds"][build]["cuda"]), reverse=True)
 
 
@@ -150,7 +206,7 @@ def _alternative(table: dict[str, Any], wanted: str, node: Node) -> str:
             continue
         if not node.usable_gpu:
             return f"The nearest release that fits is {release['version']} (build cpu)"
-        for build in _builds_newest_first(release):
+        for build in builds_newest_first(release):
             if why_not(table, release, build, node) is None:
                 return f"The nearest that fits is {release['version']} with build {build}"
     return "No release in the table fits; set pytorch_build to cpu, or update the driver"
@@ -168,7 +224,7 @@ def _refuse(table: dict[str, Any], version: str, build: str, node: Node, cause: 
     )
 
 
-def _requirements(release: dict[str, Any], build: str) -> list[str]:
+def requirements(release: dict[str, Any], build: str) -> list[str]:
     """Return what to ask an index for, most exact first.
 
     A local version (``+cpu``) cannot be mistaken for another build. PyPI carries the default build without one: ``===``
@@ -188,7 +244,7 @@ def _choice(table: dict[str, Any], release: dict[str, Any], build: str, reason: 
         cuda=None if build == "cpu" else release["builds"][build]["cuda"],
         reason=reason,
         index_url=f"{torch['index_base']}/{build}",
-        requirements=_requirements(release, build),
+        requirements=requirements(release, build),
         installed_bytes=torch["installed_bytes_estimate"]["cpu" if build == "cpu" else "cuda"],
     )
 
@@ -225,7 +281,7 @@ def _choose_auto(table: dict[str, Any], release: dict[str, Any], node: Node) -> 
     if not node.usable_gpu:
         return _choice(table, release, "cpu", _cpu_reason(node))
     problems = []
-    for build in _builds_newest_first(release):
+    for build in builds_newest_first(release):
         problem = why_not(table, release, build, node)
         if problem is None:
             return _choice(table, release, build, f"newest build of {release['version']} for every GPU and the driver")

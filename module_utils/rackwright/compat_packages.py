@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names, versions and origins of the packages that a solved driver or toolkit consists of. Pure.
+
+A stack is checked by making these parts again from its versions, so everything here depends on nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .compat_platform import PINNING_FROM, Platform, repository
+from .compat_rules import at_least, find
+
+#: from this branch on the fabric manager's package has no branch in its name
+FABRIC_MANAGER_RENAMED = "580"
+_HGX = re.compile(r"-sxm\d?(-|$)")
+_FOURTH_GENERATION = ("b200", "b300")
+_RACK = ("gb200", "gb300")
+
+
+def pin(version: str) -> str:
+    """The packages of a driver version, whatever revision the packager gave them."""
+    return f"{version}*"
+
+
+def driver_names(platform: Platform, source: str, branch: str, flavour: str) -> list[str]:
+    """Return the driver's packages for computing: module, libraries and tools; nothing of a desktop."""
+    if source == "distribution":
+        return _archive_names(platform, branch, flavour)
+    names = platform.nvidia or {}
+    key = platform.row["driver_packages"]
+    if key == "nvidia_repo_ubuntu":
+        if int(branch) >= PINNING_FROM:
+            only = names["compute_only"]
+            unsuffixed = only["open"] if flavour == "open" else [names["from_590"]["proprietary"]]
+            return [*unsuffixed, *(only["extras"] if flavour == "open" else [])]
+        suffixed = names["upto_580"]
+        wanted = ["open", "libs", "dkms_open"] if flavour == "open" else ["proprietary", "libs"]
+        return [suffixed[part].format(branch=branch) for part in wanted]
+    if key == "nvidia_repo_debian":
+        return [*names["compute_only"][flavour], *names["compute_only"]["extras"]]
+    if key == "rhel8_9":
+        return list(names[f"compute_only_{flavour}"])
+    return ["nvidia-open"]  # RHEL 10: the only name its documentation gives
+
+
+def _archive_names(platform: Platform, branch: str, flavour: str) -> list[str]:
+    own = platform.row["distribution_driver"]
+    if own:
+        return [*own["userland"], *own["modules"][flavour]]
+    wanted = (
+        ["nvidia-headless-{branch}-server-open", "linux-modules-nvidia-{branch}-server-open-generic"]
+        if flavour == "open"
+        else ["nvidia-driver-{branch}-server"]
+    )
+    known = (platform.archive or {})["patterns"]
+    return [name.format(branch=branch) for name in [*wanted, "nvidia-utils-{branch}-server"] if name in known]
+
+
+def driver_part(
+    platform: Platform,
+    *,
+    source: str,
+    row: dict[str, Any],
+    version: str,
+    flavour: str,
+    minimum: str | None,
+    secure_boot: bool | None,
+) -> dict[str, Any]:
+    """Return the ``driver`` of a stack. ``row`` is its branch in the table."""
+    branch = row["branch"]
+    names = driver_names(platform, source, branch, flavour)
+    prebuilt = [name for name in names if name.startswith("linux-modules-nvidia-")]
+    return {
+        "source": source,
+        "branch": branch,
+        "version": version,
+        "flavour": flavour,
+        "minimum": minimum,
+        "signing": signing(secure_boot, bool(prebuilt)),
+        "repository": repository(platform) if source == "nvidia" else _archive(platform),
+        # prebuilt modules are versioned after their kernel, not after the driver
+        "packages": [{"name": name, "version": None if name in prebuilt else pin(version)} for name in names],
+        "modules": _module_streams(platform, source, branch, flavour),
+        "precedes": _precedes(platform, source, branch),
+        "holds": _holds(platform, source, version, names),
+        "eol": row["eol"],
+    }
+
+
+def signing(secure_boot: bool | None, prebuilt: bool) -> str | None:
+    """How the module passes Secure Boot: ``none`` needed, ``mok`` key to enrol, ``prebuilt`` signed; None unknown."""
+    if secure_boot is None:
+        return None
+    if not secure_boot:
+        return "none"
+    return "prebuilt" if prebuilt else "mok"
+
+
+def _archive(platform: Platform) -> dict[str, Any] | None:
+    own = platform.row["distribution_driver"]
+    if not own:
+        return None
+    return {"format": platform.row["repo_format"], "codename": own["codename"], "components": list(own["components"])}
+
+
+def _module_streams(platform: Platform, source: str, branch: str, flavour: str) -> list[str]:
+    if source != "nvidia" or platform.row["driver_packages"] != "rhel8_9":
+        return []
+    stream = "nvidia-driver:{branch}-open" if flavour == "open" else "nvidia-driver:{branch}-dkms"
+    known = (platform.nvidia or {})["modules"]
+    return [stream.format(branch=branch)] if stream in known else []
+
+
+def _precedes(platform: Platform, source: str, branch: str) -> list[str]:
+    """Packages to install before the driver: they pin its branch where package names carry none."""
+    if source == "nvidia" and platform.deb and int(branch) >= PINNING_FROM:
+        return [f"nvidia-driver-pinning-{branch}"]
+    return []
+
+
+def _holds(platform: Platform, source: str, version: str, names: list[str]) -> list[str]:
+    if source == "nvidia" and platform.row["driver_packages"] == "rhel10":
+        return [f"*nvidia*{version}*"]
+    return sorted(names)
+
+
+def fabric_manager_name(platform: Platform, source: str, branch: str) -> str | None:
+    """Return the package of the fabric manager, None where the tables know none."""
+    known = platform.table["fabric_manager"]
+    if source == "distribution":
+        seen = re.findall(r"\b\d{3}\b", known["ubuntu"]["ubuntu_archive"])
+        ubuntu = platform.row["archive_packages"] == "ubuntu_archive"
+        return f"nvidia-fabricmanager-{branch}" if ubuntu and branch in seen else None
+    renamed = at_least(branch, FABRIC_MANAGER_RENAMED)
+    if platform.deb:
+        name = known["ubuntu"]["from_580" if renamed else "before_580"]
+        return str(name.split("=")[0].format(branch=branch))
+    return str(known["rpm"]["from_580" if renamed else "before_580"])
+
+
+def fabric_manager_part(
+    platform: Platform, *, source: str, branch: str, version: str, gpus: list[dict[str, Any]], nvswitch: bool | None
+) -> dict[str, Any] | None:
+    """Return the ``fabric_manager`` of a stack, None where the node needs none.
+
+    Its version is the driver's, digit for digit. Nodes of GB200/GB300 racks have no NVSwitch of their own, but
+    ``nvidia-imex``; their ``package`` is null.
+    """
+    ids = [str(gpu["id"] or "") for gpu in gpus]
+    rack = any(name.startswith(_RACK) for name in ids)
+    if nvswitch is not True:
+        return {"package": None, "version": None, "extras": _imex(platform)} if rack else None
+    extras = _imex(platform) if rack else []
+    if any(name.startswith(_FOURTH_GENERATION) for name in ids):
+        rule = _extra(platform, "nvlsm")
+        extras += [{"package": name, "why": rule} for name in ("nvlsm", "infiniband-diags")]
+    if source == "nvidia":
+        # the suffix goes with the other package names at 590; DGX OS names it without
+        suffixed = "libnvidia-nscq-{branch}" if int(branch) < PINNING_FROM else "libnvidia-nscq"
+        extras.append({"package": suffixed.format(branch=branch), "why": _extra(platform, "libnvidia-nscq-{branch}")})
+    return {"package": fabric_manager_name(platform, source, branch), "version": version, "extras": extras}
+
+
+def _imex(platform: Platform) -> list[dict[str, Any]]:
+    return [{"package": "nvidia-imex", "why": _extra(platform, "nvidia-imex")}]
+
+
+def _extra(platform: Platform, package: str) -> str:
+    row = find(platform.table["fabric_manager"]["extras"], "package", package)
+    return str(row["when"]) if row else ""
+
+
+def unstated_nvswitch(gpus: list[dict[str, Any]], nvswitch: bool | None) -> bool:
+    """Whether these look like an HGX board with NVSwitch, of which nobody has said whether it has one."""
+    boards = [gpu for gpu in gpus if _HGX.search(str(gpu["id"] or "")) and gpu["count"] >= 8]
+    return nvswitch is None and any(at_least(str(gpu["compute_capability"] or "0"), "8.0") for gpu in boards)
+
+
+def container_toolkit_part(platform: Platform) -> dict[str, Any]:
+    """Return the ``container_toolkit`` of a stack. Its version is not in the tables."""
+    known = platform.table["container_toolkit"]
+    deb = platform.deb
+    return {
+        "repository": {
+            "format": "deb" if deb else "rpm",
+            "list": known["deb_list"] if deb else known["rpm_repo"],
+            "key_url": known["deb_key"] if deb else None,
+        },
+        "packages": list(known["packages"]),
+        "version": None,
+        "same_version_required": known["same_version_required"],
+    }
+
+
+def toolkit_part(platform: Platform, release: dict[str, Any]) -> dict[str, Any]:
+    """Return the ``toolkit`` of a stack. ``release`` is its row in the table of CUDA releases.
+
+    Its repository is its own: under WSL2 there is one for the toolkit and none for a driver.
+    """
+    first, second = release["toolkit"].split(".")
+    return {
+        "cuda": release["toolkit"],
+        "package": platform.table["toolkit_packages"]["cuda"].format(major=first, minor=second),
+        "host_gcc_max": release["gcc_max"],
+        "repository": repository(platform),
+    }
+
+
+def os_part(platform: Platform, driver_version: str | None) -> dict[str, Any]:
+    """Return the ``os`` of a stack: what a kernel module needs to be built."""
+    minimum = platform.dkms_minimum(driver_version) if driver_version else None
+    return {"headers": list(platform.row["headers"] or []), "dkms_minimum": minimum}

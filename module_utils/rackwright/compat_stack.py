@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put a stack together: every gate in order, then the parts made of what was chosen. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .compat_cuda import Problem, cuda_minimum, runtime_of, toolkit_problems
+from .compat_driver import Driver, choose_driver
+from .compat_framework import Framework, Python, choose_framework, pythons_of
+from .compat_packages import (
+    container_toolkit_part,
+    driver_part,
+    fabric_manager_name,
+    fabric_manager_part,
+    os_part,
+    toolkit_part,
+    unstated_nvswitch,
+)
+from .compat_parts import framework_part, libraries_part, serving_part
+from .compat_platform import Platform, choose_platform, wsl_row
+from .compat_rules import Case, Refusal, TablesLike, sources_of
+from .stack_node import StackNode
+from .torch_build import version_key
+
+
+def solve_case(case: Case) -> dict[str, Any]:
+    """Return the stack of a case and note its decisions, or raise Refusal."""
+    platform = choose_platform(case)
+    driver = choose_driver(case, platform)
+    if driver:
+        _require_fabric_manager(case, platform, driver)
+    runtime = runtime_of(case, driver.version if driver else None)
+    framework = choose_framework(case, runtime)
+    toolkit = choose_toolkit(case, platform, driver.version if driver else None)
+    cudas = [cuda for cuda in (framework and framework.cuda, toolkit and toolkit["toolkit"]) if cuda]
+    minimum = _minimum(case, cudas)
+    return {
+        "platform": {
+            "os": case.node.os,
+            "arch": case.node.arch,
+            "python": case.node.python,
+            "glibc": case.node.glibc,
+        },
+        "gpus": gpus_part(case.node),
+        "simulated": case.node.simulated,
+        "os": os_part(platform, driver.version if driver else None),
+        "driver": _driver(case, platform, driver, minimum),
+        "fabric_manager": _fabric_manager(case, platform, driver),
+        "toolkit": toolkit_part(toolkit_platform(case.tables, case.node, platform), toolkit) if toolkit else None,
+        "libraries": libraries_part(framework),
+        "container_toolkit": _container_toolkit(case, platform),
+        "python": _python(case, framework),
+        "framework": framework_part(case.tables, framework),
+        "serving": serving_part(framework),
+    }
+
+
+def gpus_part(node: StackNode) -> list[dict[str, Any]]:
+    """Return the ``gpus`` of a stack."""
+    return [
+        {"id": gpu.id, "name": gpu.name, "compute_capability": gpu.compute_capability, "count": gpu.count}
+        for gpu in node.gpus
+    ]
+
+
+def _minimum(case: Case, cudas: list[str]) -> str | None:
+    """The least driver that everything in the stack runs on."""
+    least: str | None = None
+    for cuda in cudas:
+        minimum, row = cuda_minimum(case.tables, cuda)
+        if minimum and row and (least is None or version_key(minimum) > version_key(least)):
+            least = minimum
+            item = "driver.minimum" if not case.node.wsl else "platform.windows_driver_minimum"
+            whose = "the NVIDIA driver of Windows must be" if case.node.wsl else "the driver must be"
+            case.decide(
+                item,
+                minimum,
+                f"CUDA {row['cuda_major']}: {whose} {minimum} or newer (minor-version compatibility)",
+                f"cuda/minor_version_compatibility/{row['cuda_major']}",
+                sources_of(case.tables.cuda, row),
+            )
+    return least
+
+
+def _driver(case: Case, platform: Platform, driver: Driver | None, minimum: str | None) -> dict[str, Any] | None:
+    if driver is None:
+        return None
+    part = driver_part(
+        platform,
+        source=driver.source,
+        row=driver.row,
+        version=driver.version,
+        flavour=driver.flavour,
+        minimum=minimum,
+        secure_boot=case.node.secure_boot,
+    )
+    note = platform.table["driver_packages"].get("secure_boot_note")
+    rules = {
+        None: "whether Secure Boot is on is not known; if it is, a module built by DKMS needs its key enrolled",
+        "none": "Secure Boot is off, so the kernel module needs no signature",
+        "mok": "Secure Boot is on: DKMS signs with a key of this machine (MOK) that a person enrols at the next boot",
+        "prebuilt": "Secure Boot is on, and the distribution's prebuilt module is signed by the distribution",
+    }
+    case.decide("driver.signing", part["signing"], rules[part["signing"]], "platforms/driver_packages", note)
+    names = platform.table["driver_packages"].get(platform.row["driver_packages"] or "") or {}
+    rule = "packages for computing only, all of one version"
+    if part["precedes"]:
+        rule += f"; from branch 590 on names carry no branch, so {part['precedes'][0]} is installed first"
+    case.decide(
+        "driver.packages",
+        [package["name"] for package in part["packages"]],
+        rule,
+        f"platforms/{platform.id}",
+        names.get("sources") or names.get("source") if driver.source == "nvidia" else platform.sources,
+    )
+    return part
+
+
+def _require_fabric_manager(case: Case, platform: Platform, driver: Driver) -> None:
+    if case.node.nvswitch is not True:
+        return
+    if fabric_manager_name(platform, driver.source, driver.row["branch"]) is None:
+        raise Refusal(
+            "gpu-driver",
+            f"the GPUs need the fabric manager, and the archive of {platform.row['os']} is not known to have it for "
+            f"branch {driver.row['branch']}",
+            ["Set stack_driver_source to nvidia"],
+        )
+
+
+def _fabric_manager(case: Case, platform: Platform, driver: Driver | None) -> dict[str, Any] | None:
+    if driver is None:
+        return None
+    gpus, nvswitch = gpus_part(case.node), case.node.nvswitch
+    part = fabric_manager_part(
+        platform,
+        source=driver.source,
+        branch=driver.row["branch"],
+        version=driver.version,
+        gpus=gpus,
+        nvswitch=nvswitch,
+    )
+    table = platform.table["fabric_manager"]
+    row, sources = "platforms/fabric_manager", table["sources"]
+    if part and part["package"]:
+        case.decide("fabric_manager.version", part["version"], f"NVSwitch: {table['rule']}", row, sources)
+    elif part:
+        rule = "no NVSwitch of its own, but part of a rack: nvidia-imex instead of a fabric manager"
+        case.decide("fabric_manager.extras", "nvidia-imex", rule, row, sources)
+    elif unstated_nvswitch(gpus, nvswitch):
+        rule = (
+            "unknown: eight or more SXM GPUs usually sit on a board with NVSwitch, which needs the fabric manager; "
+            "set nvswitch: true (or false) in node_description, or plan from facts"
+        )
+        case.decide("fabric_manager", None, rule, row, sources)
+    else:
+        case.decide("fabric_manager", None, "no NVSwitch in the node, where it would only fail to start", row, sources)
+    return part
+
+
+def choose_toolkit(case: Case, platform: Platform, driver_version: str | None) -> dict[str, Any] | None:
+    """Return the newest release of the wished toolkit line, None when none is wished, or refuse."""
+    wanted, tables, node = case.intent.cuda_toolkit, case.tables, case.node
+    if wanted == "none":
+        case.decide("toolkit", None, "not asked for: the framework's wheels bring their own CUDA libraries")
+        return None
+    release = toolkit_release(tables, wanted)
+    if release is None:
+        newest = tables.cuda["releases"][-1]["toolkit"]
+        raise Refusal("intent", f"CUDA toolkit {wanted} is not in the table, whose newest is {newest}")
+    if node.wsl and not node.os.startswith(("ubuntu", "wsl")):
+        raise Refusal("platform", f"NVIDIA's repository for WSL2 is made for Ubuntu, not for {node.os_name}")
+    if toolkit_platform(tables, node, platform).repository_arch is None:
+        raise Refusal("platform", f"NVIDIA is not known to have a repository for {node.os_name} on {node.arch}")
+    runtime = runtime_of(case, driver_version)
+    problems: list[Problem] = toolkit_problems(tables, release, runtime)
+    if problems:
+        texts = "; ".join(dict.fromkeys(text for _gate, text in problems))
+        raise Refusal(problems[0][0], texts, ["Another stack_cuda_toolkit, or none: wheels bring their own libraries"])
+    rule = f"asked for by name; compilers up to gcc {release['gcc_max']}"
+    if runtime.native and version_key(runtime.native) < version_key(wanted):
+        rule += (
+            f"; the driver knows CUDA {runtime.native} in full, so compile for the GPUs themselves (SASS): PTX of "
+            f"{wanted} is not compiled on it"
+        )
+    case.decide("toolkit.cuda", wanted, rule, f"cuda/releases/{release['release']}", sources_of(tables.cuda, release))
+    return release
+
+
+def toolkit_release(tables: TablesLike, line: str) -> dict[str, Any] | None:
+    """Return the newest release of a toolkit line (``12.8``)."""
+    rows = [row for row in tables.cuda["releases"] if row["toolkit"] == line]
+    return max(rows, key=lambda row: version_key(row["release"]), default=None)
+
+
+def toolkit_platform(tables: TablesLike, node: StackNode, platform: Platform) -> Platform:
+    """Where a toolkit comes from: WSL2 has a repository of its own."""
+    return Platform(wsl_row(tables), node.arch, tables.platforms) if node.wsl else platform
+
+
+def _container_toolkit(case: Case, platform: Platform) -> dict[str, Any]:
+    part = container_toolkit_part(platform)
+    rule = "all its packages in one version; which is the newest is not in the tables"
+    source = platform.table["container_toolkit"].get("source")
+    case.decide("container_toolkit.version", None, rule, "platforms/container_toolkit", source)
+    return part
+
+
+def _python(case: Case, framework: Framework | None) -> dict[str, Any]:
+    if framework:
+        return framework.python.as_dict()
+    found = pythons_of(case)
+    python = found[0] if found else Python("", None, "system")
+    rule = "the node's own interpreter" if case.intent.python == "auto" else "asked for by stack_python"
+    case.decide("python.version", python.version or None, rule)
+    return {**python.as_dict(), "version": python.version or None}
