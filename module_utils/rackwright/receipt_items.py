@@ -70,7 +70,7 @@ class Node:
 
     def __init__(self, root: str = "/", run: Run = run_program, running_kernel: str | None = None) -> None:
         self.root = root.rstrip("/") or "/"
-        self._run = run
+        self.run = run
         self._running_kernel = running_kernel
         self._packages: dict[str, dict[str, Any] | None] = {}
         self._units: dict[str, dict[str, str]] = {}
@@ -102,7 +102,7 @@ class Node:
             if os.path.exists(self.path("/var/lib/dpkg/status")):
                 self._packages.update(read_dpkg(Path(self.root), wanted))
             elif os.path.exists(self.path("/usr/bin/rpm")):
-                self._packages.update(read_rpm(Path(self.root), wanted, self._run))
+                self._packages.update(read_rpm(Path(self.root), wanted, self.run))
             else:
                 raise OSError(0, "the node has neither dpkg's database nor rpm")
         except OSError as error:
@@ -114,7 +114,7 @@ class Node:
         if not wanted:
             return
         try:
-            code, out, err = self._run(["systemctl", "show", f"--property={','.join(_UNIT_PROPERTIES)}", "--", *wanted])
+            code, out, err = self.run(["systemctl", "show", f"--property={','.join(_UNIT_PROPERTIES)}", "--", *wanted])
             blocks = [block for block in out.split("\n\n") if block.strip()]
             if code != 0 or len(blocks) != len(wanted):
                 raise OSError(0, " ".join(err.split()) or "systemctl gave an incomplete answer")

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import receipts
@@ -130,8 +130,8 @@ def record(
     return write(directory, role, receipts.document(role, expected, items, written_at)), items
 
 
-def verify(directory: str, node: Node) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """Compare every receipt of a node with the node.
+def verify(directory: str, node: Node, also: Iterable[str] = ()) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """Compare every receipt of a node with the node. Packages named by ``also`` are read along with the receipts'.
 
     Returns:
         Per role what :func:`receipts.summary` gives; and why the receipts could not be looked at, None when they could.
@@ -143,7 +143,7 @@ def verify(directory: str, node: Node) -> tuple[dict[str, dict[str, Any]], str |
     except OSError as error:
         return {}, unreadable("the receipts", error)["error"]
     found = {role: read(directory, role) for role in roles}
-    _read_ahead(node, [receipt["items"] for receipt, _problem in found.values() if receipt])
+    _read_ahead(node, [receipt["items"] for receipt, _problem in found.values() if receipt], also)
     return {role: _verified(receipt, problem, node) for role, (receipt, problem) in found.items()}, None
 
 
@@ -151,10 +151,11 @@ def _is_receipt(name: str) -> bool:
     return name.endswith(".json") and not name.startswith(".")
 
 
-def _read_ahead(node: Node, all_items: list[dict[str, Any]]) -> None:
+def _read_ahead(node: Node, all_items: list[dict[str, Any]], also: Iterable[str]) -> None:
     """Ask for the packages and services of all receipts together: one look, one call."""
     kinds = ("packages", "present")
-    node.load_packages(name for items in all_items for kind in kinds for name in _names(items, kind))
+    names = [name for items in all_items for kind in kinds for name in _names(items, kind)]
+    node.load_packages([*names, *also])
     node.load_units(name for items in all_items for name in _names(items, "services"))
 
 
