@@ -8,8 +8,8 @@ DOCUMENTATION = r"""
 module: pytorch_state
 short_description: Decide, install and verify PyTorch in one Python environment
 description:
-  - Chooses the build for this node from its GPUs, its driver and a table of releases, and compares it with what is
-    installed. Nothing is copied or asked from a network when release, build and files are as they should be.
+  - Holds release and build of the lock against the node's GPUs and driver by a table of releases, and compares them
+    with what is installed. Nothing is copied or asked from a network when release, build and files are as they should be.
   - With O(state=present) installs what is missing, repairs what was interrupted and verifies the result by importing
     it, and with a usable GPU by launching a kernel on every one.
   - A simulated GPU cannot run kernels and counts as none.
@@ -23,9 +23,9 @@ options:
     type: str
     required: true
   build:
-    description: V(auto), V(cpu) or a CUDA build such as V(cu130).
+    description: V(cpu) or a CUDA build such as V(cu130). One that could not run on a GPU that answers is refused.
     type: str
-    default: auto
+    required: true
   table:
     description: Table of releases and builds (C(frameworks.yml) as data).
     type: dict
@@ -161,7 +161,7 @@ from ansible.module_utils.rackwright.wheel_install import IndexSource, discard_w
 ARGUMENT_SPEC = {
     "venv": {"type": "path", "required": True},
     "version": {"type": "str", "required": True},
-    "build": {"type": "str", "default": "auto"},
+    "build": {"type": "str", "required": True},
     "table": {"type": "dict", "required": True},
     "gpu": {"type": "dict", "default": {}},
     "state": {"type": "str", "choices": ["planned", "checked", "present"], "default": "checked"},

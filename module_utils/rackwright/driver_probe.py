@@ -52,8 +52,15 @@ class Sources:
     entries: list[str]
 
 
+def _in_order(path: Path) -> bool:
+    """Whether everybody can read a source file and it has the owner of its folder: apt's own rules."""
+    own, folder = path.stat(), path.parent.stat()
+    return own.st_mode & 0o444 == 0o444 and (own.st_uid, own.st_gid) == (folder.st_uid, folder.st_gid)
+
+
 def own_sources(root: Path, codename: str, components: list[str]) -> Sources:
-    """Return the source files of the distribution, and what to write (for ``config_files``) where a component lacks."""
+    """Return the distribution's source files, and what to write (for ``config_files``) into those that are not right:
+    a component lacks, or not everybody can read them."""
     found = Sources([], [], [])
     for path in source_files(root):
         content = path.read_text(encoding="utf-8", errors="replace")
@@ -62,7 +69,7 @@ def own_sources(root: Path, codename: str, components: list[str]) -> Sources:
         name = f"/{path.relative_to(root)}"
         if edited.entries:
             found.paths.append(name)
-        if edited.additions:
+        if edited.additions or (edited.entries and not _in_order(path)):
             mode = f"{stat.S_IMODE(path.stat().st_mode) | 0o444:04o}"
             found.files.append({"path": name, "content": edited.content, "mode": mode})
     found.entries = list(dict.fromkeys(found.entries))

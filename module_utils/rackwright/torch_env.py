@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import InvalidInputError, MissingError, RackwrightError
 from .pyenv_build import write_atomically
-from .torch_build import Node, choose_build, node_from_facts, version_key, wanted_installed
+from .torch_build import choose_build, node_from_facts, version_key, wanted_installed
 from .torch_check import ask_torch, check_kernels
 from .wheel_install import (
     Attempt,
@@ -28,11 +28,6 @@ from .wheel_install import (
 from .wheels import Need, canonical, closure, problems_of, read_space
 
 MARKER = ".rackwright-pytorch.json"
-#: Situations in which a node has GPUs and a driver that will answer again after a reboot or a repair.
-_MENDING = (
-    *("version_mismatch", "driver_not_loaded", "gpu_lost", "gpu_reset_required", "no_permission"),
-    *("driver_hung", "driver_crashed", "nvml_error", "probe_error"),
-)
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class TorchRequest:
     venv: str
     version: str
     table: dict[str, Any]
-    build: str = "auto"
+    build: str
     source: str = "wheelhouse"
     packages: tuple[str, ...] = ("numpy",)
     gpu: dict[str, Any] = field(default_factory=dict)
@@ -116,18 +111,6 @@ def _marker(venv: Venv) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and content.get("schema") == 1 else None
 
 
-def kept_build(venv: Venv | None, request: TorchRequest, node: Node) -> str | None:
-    """Return the CUDA build that is there and stays while the GPUs do not answer, or None.
-
-    A driver that waits for its reboot is no reason to replace gigabytes by a CPU build and to bring them back later.
-    """
-    if venv is None or request.build != "auto" or node.simulated or node.situation not in _MENDING:
-        return None
-    marker = _marker(venv) or {}
-    build = marker.get("build")
-    return build if marker.get("version") == request.version and build != "cpu" else None
-
-
 def file_problems(venv: Venv, request: TorchRequest, choice: dict[str, Any]) -> list[str]:
     """Return what is wrong without importing anything."""
     dists = venv.dists()
@@ -142,9 +125,15 @@ def file_problems(venv: Venv, request: TorchRequest, choice: dict[str, Any]) -> 
     if marker is None:
         problems.append("an earlier install did not end, or was not made by Rackwright")
     else:
-        names = set(marker.get("packages", {})) - {requirement_name(item) for item in request.packages}
+        recorded = marker.get("packages", {})
+        names = set(recorded) - {requirement_name(item) for item in request.packages}
         outer = venv.outer_names()
         problems += [problems_of(dists, name) for name in sorted(names) if name in dists or name not in outer]
+        problems += [
+            f"{name} {dists[name][0].version} is installed instead of {recorded[name]}"
+            for name in sorted(recorded)
+            if name in dists and dists[name][0].version != recorded[name]
+        ]
     return [problem for problem in problems if problem]
 
 
@@ -163,7 +152,7 @@ def _system_problems(venv: Venv, request: TorchRequest) -> list[str]:
 
 
 def decide(run: RunEnv, request: TorchRequest, check_mode: bool) -> tuple[TorchState, Venv | None]:
-    """Choose the build and compare it with what is there; nothing is changed."""
+    """Hold the build against the node and compare it with what is there; nothing is changed."""
     step = "Apply the role python_env first, with the same path"
     venv, interpreter = open_or_foresee(run, request.venv, request.python, "install torch", step, tolerant=check_mode)
     node = node_from_facts(
@@ -174,10 +163,7 @@ def decide(run: RunEnv, request: TorchRequest, check_mode: bool) -> tuple[TorchS
         glibc=interpreter["glibc"],
         need_gpu=request.build != "cpu",
     )
-    kept = kept_build(venv, request, node)
-    choice = choose_build(request.table, request.version, kept or request.build, node).to_dict()
-    if kept:
-        choice["reason"] = f"build {kept} is there and stays while the GPUs do not answer (situation {node.situation})"
+    choice = choose_build(request.table, request.version, request.build, node).to_dict()
     state = TorchState(interpreter, choice)
     state.usable_gpus = node.cuda_devices if node.usable_gpu and choice["build"] != "cpu" else 0
     state.space = read_space([request.venv, request.wheels_dir, tempfile.gettempdir()])

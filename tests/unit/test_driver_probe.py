@@ -48,3 +48,14 @@ def test_a_second_look_writes_nothing(tmp_path: Path) -> None:
     second = own_sources(tmp_path, "bookworm", WANTED)
 
     assert (second.paths, second.files) == (first.paths, [])
+
+
+def test_a_file_nobody_else_can_read_is_written_anew(tmp_path: Path) -> None:
+    lay_out(tmp_path, a_sources=stanza("bookworm", "main contrib non-free"))
+    path = tmp_path / "etc/apt/sources.list.d/a.sources"
+    path.chmod(0o600)
+
+    found = own_sources(tmp_path, "bookworm", WANTED)
+
+    assert [(file["path"], file["mode"]) for file in found.files] == [("/etc/apt/sources.list.d/a.sources", "0644")]
+    assert found.files[0]["content"] == path.read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from ansible.module_utils.rackwright.torch_build import (
     version_key,
     wanted_installed,
 )
-from ansible.module_utils.rackwright.torch_env import MARKER, TorchRequest, kept_build
+from ansible.module_utils.rackwright.torch_env import MARKER, TorchRequest, file_problems
 from ansible.module_utils.rackwright.wheel_install import Venv
 
 TABLE: dict[str, Any] = yaml.safe_load(
@@ -209,25 +209,25 @@ def test_every_release_is_complete(release: dict[str, Any]) -> None:
             assert all(re.fullmatch(r"\d+\.\d", code) for code in build["sass_x86_64"])
 
 
-@pytest.mark.parametrize(
-    ("situation", "version", "build", "kept"),
-    [
-        ("version_mismatch", "2.13.0", "cu126", "cu126"),
-        ("gpu_lost", "2.13.0", "cu126", "cu126"),
-        ("no_gpu", "2.13.0", "cu126", None),
-        ("ready", "2.13.0", "cu126", None),
-        ("gpu_lost", "2.12.0", "cu126", None),
-        ("gpu_lost", "2.13.0", "cpu", None),
-    ],
-)
-def test_a_driver_that_waits_for_its_reboot_costs_no_cuda_build(
-    tmp_path: Path, situation: str, version: str, build: str, kept: str | None
-) -> None:
-    (tmp_path / MARKER).write_text(json.dumps({"schema": 1, "version": version, "build": build}))
-    venv = Venv(tmp_path, {})
-    request = TorchRequest(str(tmp_path), "2.13.0", TABLE)
-    assert kept_build(venv, request, Node(situation=situation, gpus=(H100,))) == kept
-    assert kept_build(None, request, Node(situation=situation)) is None
+def test_a_package_of_another_version_than_was_installed_is_a_problem(tmp_path: Path) -> None:
+    """Somebody's pip moved a dependency of torch: the recorded version comes back."""
+    site = tmp_path / "site"
+    for name, version in (("torch", "2.13.0+cpu"), ("numpy", "2.1.0"), ("filelock", "3.0")):
+        info = site / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Name: {name}\n", encoding="utf-8")
+        (info / "RECORD").write_text(f"{info.name}/METADATA,,\n", encoding="utf-8")
+    venv = Venv(tmp_path, {"site": str(site)})
+    request = TorchRequest(str(tmp_path), "2.13.0", TABLE, "cpu")
+    choice = {"version": "2.13.0", "build": "cpu"}
+    recorded = {"torch": "2.13.0+cpu", "numpy": "2.1.0", "filelock": "3.0"}
+    marker = tmp_path / MARKER
+
+    marker.write_text(json.dumps({"schema": 1, "packages": recorded}), encoding="utf-8")
+    assert file_problems(venv, request, choice) == []
+
+    marker.write_text(json.dumps({"schema": 1, "packages": {**recorded, "filelock": "2.9"}}), encoding="utf-8")
+    assert file_problems(venv, request, choice) == ["filelock 3.0 is installed instead of 2.9"]
 
 
 def test_with_mig_cuda_gives_one_device() -> None:
