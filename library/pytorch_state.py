@@ -9,7 +9,8 @@ module: pytorch_state
 short_description: Decide, install and verify PyTorch in one Python environment
 description:
   - Holds release and build of the lock against the node's GPUs and driver by a table of releases, and compares them
-    with what is installed. Nothing is copied or asked from a network when release, build and files are as they should be.
+    with what is installed. Nothing is copied or asked from a network when release, build and files are as they should
+    be.
   - With O(state=present) installs what is missing, repairs what was interrupted and verifies the result by importing
     it, and with a usable GPU by launching a kernel on every one.
   - A simulated GPU cannot run kernels and counts as none.

@@ -95,6 +95,10 @@ options:
         description: Packages the role manages there; every package of the environment when left out.
         type: list
         elements: str
+      environment:
+        description: Whether the role manages the environment itself (interpreter, settings, owner and mode).
+        type: bool
+        default: true
   expected:
     description:
       - What the role was run with, as C(digest), C(inputs), C(lock) and C(files_digest). The action plugin fills it in.
@@ -188,7 +192,11 @@ ARGUMENT_SPEC: dict[str, Any] = {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"path": {"type": "path", "required": True}, "packages": {"type": "list", "elements": "str"}},
+        "options": {
+            "path": {"type": "path", "required": True},
+            "packages": {"type": "list", "elements": "str"},
+            "environment": {"type": "bool", "default": True},
+        },
     },
     "expected": {"type": "dict"},
     "directory": {"type": "path", "default": "/var/lib/rackwright/receipts"},

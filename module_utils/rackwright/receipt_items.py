@@ -171,11 +171,18 @@ class Node:
         except OSError as error:
             return {"installed kernels": unreadable("the installed kernels", error)}
 
-    def venv(self, path: str, packages: list[str] | None) -> dict[str, Any] | None:
-        """Return interpreter, settings and packages of a Python environment, None when it is not there."""
+    def venv(self, path: str, packages: list[str] | None, environment: bool = True) -> dict[str, Any] | None:
+        """Return interpreter, settings and packages of a Python environment, None when it is not there.
+
+        Without ``environment`` only the packages: a role that installs into it does not manage what it was built from.
+        """
         try:
             record = read_venv(Path(self.path(path)), packages)
-            return None if record is None else {**record, **ownership(os.stat(self.path(path)))}
+            if record is None:
+                return None
+            if not environment:
+                return {key: record[key] for key in ("packages", "damage", "all")}
+            return {**record, **ownership(os.stat(self.path(path)))}
         except OSError as error:
             return unreadable(path, error)
 
@@ -227,7 +234,7 @@ def collect(wanted: Mapping[str, Any], node: Node) -> dict[str, Any]:
         wanted: ``files`` and ``absent`` (paths), ``packages`` (names; version and hold), ``present`` (names of packages
             in any version), ``services`` (``name``, ``enabled``, ``active``: which of the two is recorded), ``sysctls``
             (names), ``kernels`` (whether), ``modules`` (names), ``venvs`` (``path``, ``packages``: names, or None for
-            all). Every key may be left out.
+            all, ``environment``: whether it is recorded itself). Every key may be left out.
         node: the node to look at.
     """
     services = wanted.get("services") or []
@@ -242,7 +249,10 @@ def collect(wanted: Mapping[str, Any], node: Node) -> dict[str, Any]:
             for service in services
         },
         "sysctls": {name: node.sysctl(name) for name in wanted.get("sysctls") or []},
-        "venvs": {venv["path"]: node.venv(venv["path"], venv["packages"]) for venv in wanted.get("venvs") or []},
+        "venvs": {
+            venv["path"]: node.venv(venv["path"], venv["packages"], venv.get("environment", True))
+            for venv in wanted.get("venvs") or []
+        },
     }
     if wanted.get("kernels"):
         items["kernels"] = node.kernels(sorted(wanted.get("modules") or []))
@@ -264,7 +274,11 @@ def wanted_of(items: Mapping[str, Any]) -> dict[str, Any]:
         "kernels": kernels is not None,
         "modules": sorted({name for record in (kernels or {}).values() for name in record["modules"]}),
         "venvs": [
-            {"path": path, "packages": None if record["all"] else list(record["packages"])}
+            {
+                "path": path,
+                "packages": None if record["all"] else list(record["packages"]),
+                "environment": "python" in record,
+            }
             for path, record in (items.get("venvs") or {}).items()
         ],
     }
@@ -295,7 +309,7 @@ def complaints(wanted: Mapping[str, Any], items: Mapping[str, Any]) -> list[str]
             elif kind == "services" and record.get("enabled") == "not-found":
                 found.append(f"systemd knows no service {name}")
             elif kind == "venvs":
-                found += [f"{name} {problem}" for problem in record["problems"]]
+                found += [f"{name} {problem}" for problem in record.get("problems", [])]
                 found += [f"{name} has no package {package}" for package, got in record["packages"].items() if not got]
     return found
 
