@@ -111,7 +111,7 @@ def assemble(
     verdict = situation.judge(evidence)
     record.put("schema", SCHEMA)
     record.put("source", nvml["binding"] if answering and nvml else "pci-sysfs")
-    record.put("simulated", library["simulated"])
+    record.put("simulated", bool(library["simulated"] or host.get("simulated")))
     record.put("platform", _platform(host))
     record.put("situation", verdict.name)
     record.put("cause", verdict.cause)

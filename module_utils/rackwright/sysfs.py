@@ -110,6 +110,8 @@ def read_host(sysroot: str = "/") -> dict[str, Any]:
         "container": container_marker(tree),
         "wsl": "microsoft" in (tree.text("proc/version") or "").lower(),
         "dxg": tree.exists("dev/dxg"),
+        # no kernel makes this file; simulated nodes have it, so that they are known before any driver answers
+        "simulated": tree.exists("proc/simulated-gpus"),
         "meminfo": read_meminfo(tree),
         "persistence_daemon": persistence_daemon(tree),
         "installed_module": None,

@@ -203,3 +203,12 @@ def test_the_operating_system_or_the_reason(
     assert system["name"] == name
     assert set(reasons) == missing
     assert system["kernel"]
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_simulated_node_says_so_before_any_driver(tmp_path: Path, simulated: bool) -> None:
+    device(tmp_path, "0000:07:00.0")
+    if simulated:
+        put(tmp_path, "proc/simulated-gpus", "The GPUs of this node are simulated.\n")
+
+    assert sysfs.read_host(str(tmp_path))["simulated"] is simulated

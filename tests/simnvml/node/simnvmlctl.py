@@ -245,6 +245,8 @@ def write_sysroot(values: dict[str, str], module: tuple[str, str] | None) -> Non
     nouveau = values.get("nouveau", "0") in ("1", "on", "yes", "true")
     write_or_remove(proc / "driver/nvidia/version", version_file(*module) if module else None)
     write_atomically(proc / "modules", modules_file(module is not None, nouveau))
+    # what tells a simulated node from a real one before any driver is there
+    write_atomically(proc / "simulated-gpus", "The GPUs of this node are simulated (simnvml).\n")
     nodes = {f"nvidia{index}" for index in range(gpu_count(values))} | {"nvidiactl", "nvidia-uvm"} if module else set()
     for path in dev.glob("nvidia*"):
         if path.name not in nodes:
