@@ -7,15 +7,15 @@ import importlib
 import json
 import os
 import platform
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-from fake_frameworks import MINOR, fake_dist, fake_environment, fake_tensorflow, fake_torch
+from support.fake_frameworks import MINOR, fake_dist, fake_environment, fake_tensorflow, fake_torch
 
 from ansible.module_utils.rackwright import framework_probe
 from ansible.module_utils.rackwright.framework_files import (
@@ -316,16 +316,15 @@ def test_driver_libraries_and_fabric_manager(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
-def test_root_runs_foreign_code_with_its_owners_rights(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.stat().st_mode & 0o005 != 0o005:
-            pytest.skip(f"nobody but root may enter {parent}")
-    site = fake_environment(tmp_path / "home/ai/venv")
+def test_root_runs_foreign_code_with_its_owners_rights(request: pytest.FixtureRequest) -> None:
+    root = Path(tempfile.mkdtemp())  # pytest's own directories are closed to everybody else
+    request.addfinalizer(lambda: shutil.rmtree(root))
+    root.chmod(0o755)
+    site = fake_environment(root / "home/ai/venv")
     fake_torch(site, "2.6.0", "12.4", "sm_90", at_import="import os\nassert os.geteuid() == 1234, os.geteuid()")
     os.chown(site / "torch", 1234, 1234)
 
-    [record] = look(tmp_path)["environments"]
+    [record] = look(root)["environments"]
 
     assert record["torch"]["import_error"] is None
     assert record["torch"]["arch_list"] == ["sm_90"]

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control-side half of ``node_diagnosis``: it needs what was registered about all hosts, which a module never sees."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.plugins.action import ActionBase
+
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(_ROOT / "module_utils"))
+from rackwright import diagnosis, diagnosis_fix, diagnosis_text, reports, tables
+from rackwright.diagnosis_record import Evidence
+from rackwright.errors import InvalidInputError, RackwrightError
+from rackwright.stack_intent import Intent
+
+_TABLES = _ROOT / "roles" / "gpu_stack" / "files" / "tables"
+_ERRORS = _TABLES / "errors.yml"
+_PARTS = ("gpu", "host", "frameworks")
+ARGUMENT_SPEC = {
+    "registered": {"type": "dict", "required": True},
+    "error": {"type": "str"},
+    "report": {"type": "path"},
+    "extra_tables": {"type": "raw"},
+    "today": {"type": "str"},
+}
+
+
+class ActionModule(ActionBase):
+    """Explain what was found on every host of the play; contacts no node."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Answer one call."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
+        try:
+            result.update(self._diagnose(options, task_vars or {}))
+        except RackwrightError as error:
+            result.update(error.to_result(), failed=True)
+        return result
+
+    def _diagnose(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+        known = tables.load_tables(_TABLES, _extra(options["extra_tables"]))
+        table = diagnosis.check_errors(yaml.safe_load(_ERRORS.read_text(encoding="utf-8")), str(_ERRORS))
+        today = options["today"] or datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+        nodes = []
+        for name in variables.get("ansible_play_hosts_all") or []:
+            evidence = _evidence(name, variables["hostvars"].raw_get(name), options["registered"])
+            plan = diagnosis_fix.planned(name, evidence, known, Intent(), today)
+            nodes.append(diagnosis.diagnose(replace(evidence, plan=plan), known, table, options["error"]))
+        path = options["report"]
+        if path and not self._task.check_mode:
+            reports.make_directory(os.path.dirname(os.path.abspath(path)))
+            reports.write_json(path, {"schema": 1, "error": options["error"], "nodes": nodes})
+        return {
+            "changed": False,
+            "nodes": nodes,
+            "with_errors": [node["node"] for node in nodes if diagnosis.has_errors(node)],
+            "table_text": diagnosis_text.fleet_text(nodes, None if self._task.check_mode else path),
+        }
+
+
+def _extra(extra: Any) -> Any:
+    """The site's own rows, or the text of the file that has them."""
+    if not isinstance(extra, str) or not extra:
+        return extra
+    try:
+        return Path(extra).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError("read", extra, str(error), "Name a file that can be read") from error
+
+
+def _evidence(name: str, variables: Mapping[str, Any], registered: Mapping[str, Any]) -> Evidence:
+    """Collect what the tasks before left; a result without its answer gives its message as the reason."""
+    results = {part: variables.get(registered.get(part, "")) or {} for part in _PARTS}
+    facts = results["gpu"].get("ansible_facts") or {}
+    found: dict[str, Any] = {
+        "gpu": facts.get("gpu") or {},
+        "node": facts.get("node") or {},
+        "host": results["host"].get("host") or {},
+        "frameworks": results["frameworks"].get("framework_state") or {},
+    }
+    # a node that does not answer is asked once: what was skipped after that has the same reason
+    gone = next((f"unreachable: {_message(result)}" for result in results.values() if result.get("unreachable")), None)
+    silent = {}
+    for part in found:
+        result = results.get(part, results["gpu"])
+        if not found[part] and (gone or result.get("failed")):
+            silent[part] = gone or _message(result)
+    return Evidence(name, silent=silent, **found)
+
+
+def _message(result: Mapping[str, Any]) -> str:
+    return " ".join(str(result.get("msg") or "no message").split())
