@@ -175,7 +175,13 @@ def _try(case: Case, change: Change) -> dict[str, Any] | None:
     if "os" in change:
         row = find(case.tables.platforms["distros"], "id", change["os"])
         node = replace(
-            node, os=row["id"], os_name=row["os"], python=row["python"], glibc=row["glibc"], pythons=(), dkms=None
+            node,
+            os=row["id"],
+            os_name=row["os"],
+            python=row.get("python"),
+            glibc=row.get("glibc"),
+            pythons=(),
+            dkms=None,
         )
     wishes = {name: value for name, value in change.items() if name != "os"}
     try:

@@ -172,6 +172,7 @@ def _driver(
         flavour=driver["flavour"],
         minimum=driver["minimum"],
         secure_boot=node.secure_boot,
+        gpus=stack["gpus"],
     )
     if not known_node and driver["signing"] in SIGNINGS:
         wanted["signing"] = driver["signing"]
@@ -190,11 +191,15 @@ def _version_problem(row: dict[str, Any], driver: dict[str, Any], platform: Plat
 
 def _fabric_manager(node: StackNode | None, stack: dict[str, Any], platform: Platform) -> Iterator[str]:
     found, driver = stack["fabric_manager"], stack["driver"]
+    if stack["simulated"]:
+        if found is not None:
+            yield "the GPUs are simulated and the stack has a fabric manager"
+        return
     if driver is None:
         if found is not None:
             yield "the stack has a fabric manager and no driver"
         return
-    nvswitch = node.nvswitch if node is not None else bool(found and found["package"])
+    nvswitch = node.nvswitch and not node.container if node is not None else found is not None
     wanted = fabric_manager_part(
         platform,
         source=driver["source"],
@@ -295,13 +300,14 @@ def _engine(tables: TablesLike, serving: dict[str, Any] | None, said: dict[str, 
 
 def _python(stack: dict[str, Any], node: StackNode) -> Iterator[str]:
     python = stack["python"]
-    if python["source"] not in ("system", "uv"):
+    if not isinstance(python["version"], str):
+        yield f"python.version is {python['version']}"
+    elif python["source"] not in ("system", "uv"):
         yield f"python.source {python['source']} is neither system nor uv"
     elif python["source"] == "uv" and python["interpreter"] is not None:
         yield "python.interpreter has to be null where uv brings it"
     elif python["source"] == "system" and not str(python["interpreter"] or "").startswith("/"):
-        if python["version"] is not None:
-            yield "python.interpreter has to be the path of the system's interpreter"
+        yield "python.interpreter has to be the path of the system's interpreter"
     elif python["source"] == "system" and node.python and python["version"] != node.python:
         known = dict(node.pythons)
         if known and known.get(python["version"]) != python["interpreter"]:

@@ -35,9 +35,9 @@ def branch_key(row: dict[str, Any]) -> int:
 def native_cuda(tables: TablesLike, branch: str) -> str | None:
     """Newest CUDA a branch knows in full; of a branch nobody says it of, that of the branch before it at least."""
     known = [
-        row["cuda_max_native"]
+        row.get("cuda_max_native")
         for row in tables.drivers["branches"]
-        if int(row["branch"]) <= int(branch) and row["cuda_max_native"]
+        if int(row["branch"]) <= int(branch) and row.get("cuda_max_native")
     ]
     return max(known, key=version_key, default=None)
 
@@ -75,7 +75,7 @@ def require_known_gpus(gpus: Sequence[Gpu]) -> None:
 def branch_problem(tables: TablesLike, row: dict[str, Any], gpu: Gpu) -> str | None:
     """Return why a branch does not drive a GPU, or None when it does; what the table does not know counts as no."""
     branch = row["branch"]
-    oldest = rank(architecture_name(row["arch_min"]))
+    oldest = rank(architecture_name(row.get("arch_min")))
     if oldest is None:
         return f"the table does not know which GPUs branch {branch} drives"
     age = rank(gpu.architecture)
@@ -83,9 +83,9 @@ def branch_problem(tables: TablesLike, row: dict[str, Any], gpu: Gpu) -> str | N
         return f"the architecture of {gpu.name} is not known"
     if age < oldest:
         last = last_branch_for(tables, age)
-        return f"branch {branch} drives {row['arch_min']} and newer, not {shown(gpu)}, whose last branch is {last}"
-    if age >= _AGE_BLACKWELL and row["supports_blackwell"] is not True:
-        known = "does not drive" if row["supports_blackwell"] is False else "is not known to drive"
+        return f"branch {branch} drives {row.get('arch_min')} and newer, not {shown(gpu)}, whose last branch is {last}"
+    if age >= _AGE_BLACKWELL and row.get("supports_blackwell") is not True:
+        known = "does not drive" if row.get("supports_blackwell") is False else "is not known to drive"
         return f"branch {branch} {known} {shown(gpu)}"
     return _too_new(tables, branch, gpu)
 
@@ -94,7 +94,7 @@ def _too_new(tables: TablesLike, branch: str, gpu: Gpu) -> str | None:
     """A driver older than the first toolkit with a compute capability cannot know GPUs that have it."""
     first = next(
         (
-            row["first_toolkit"]
+            row.get("first_toolkit")
             for row in tables.cuda["architecture_lifecycle"]
             if gpu.compute_capability in row["caps"]
         ),
@@ -113,7 +113,7 @@ def last_branch_for(tables: TablesLike, age: int) -> str:
     fitting = [
         row["branch"]
         for row in tables.drivers["branches"]
-        if (rank(architecture_name(row["arch_min"])) or 0) <= age and row["arch_min"]
+        if (rank(architecture_name(row.get("arch_min"))) or 0) <= age and row.get("arch_min")
     ]
     return max(fitting, key=int, default="unknown")
 
@@ -121,8 +121,8 @@ def last_branch_for(tables: TablesLike, age: int) -> str:
 def flavour_problem(row: dict[str, Any], flavour: str, node: StackNode) -> tuple[str, str] | None:
     """Return (gate, why) a kernel module flavour is impossible on the node with this branch, or None."""
     branch = row["branch"]
-    if row[f"{flavour}_modules_available"] is not True:
-        known = "has no" if row[f"{flavour}_modules_available"] is False else "is not known to have"
+    if row.get(f"{flavour}_modules_available") is not True:
+        known = "has no" if row.get(f"{flavour}_modules_available") is False else "is not known to have"
         return "gpu-driver", f"branch {branch} {known} {flavour} kernel modules"
     for gpu in node.gpus:
         if flavour == "open" and needs_proprietary(gpu):
@@ -246,9 +246,9 @@ def _named_branch(case: Case) -> str | None:
 def eligible(row: dict[str, Any], today: str) -> bool:
     """Whether a branch may be chosen without being named: alive, and everything a choice depends on is known."""
     needed = ("type", "eol", "latest_known", "arch_min", "supports_blackwell", "cuda_max_native")
-    if any(row[column] is None for column in needed) or row["type"] == "developer":
+    if any(row.get(column) is None for column in needed) or row.get("type") == "developer":
         return False
-    return not ended(row["eol"], today)
+    return not ended(row.get("eol"), today)
 
 
 def _newest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -256,7 +256,7 @@ def _newest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _by_policy(policy: str, live: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str]]:
-    long_term = [(row, "newest live long-term branch (LTSB)") for row in _newest(live) if row["type"] == "LTSB"]
+    long_term = [(row, "newest live long-term branch (LTSB)") for row in _newest(live) if row.get("type") == "LTSB"]
     if policy == "lts":
         return [(row, f"policy lts: {why}") for row, why in long_term]
     if policy == "newest":
@@ -264,7 +264,7 @@ def _by_policy(policy: str, live: list[dict[str, Any]]) -> list[tuple[dict[str, 
     production = [
         (row, "policy production: newest live production branch")
         for row in _newest(live)
-        if row["type"] == "production"
+        if row.get("type") == "production"
     ]
     return production + [(row, f"policy production, fallback: {why}") for row, why in long_term]
 
@@ -287,7 +287,7 @@ def _fitting(case: Case, platform: Platform, row: dict[str, Any], source: str) -
 
 def _version(case: Case, platform: Platform, row: dict[str, Any], source: str) -> tuple[str | None, str | None]:
     wanted = case.intent.driver_version
-    offered = platform.distribution_version(row["branch"]) if source == "distribution" else row["latest_known"]
+    offered = platform.distribution_version(row["branch"]) if source == "distribution" else row.get("latest_known")
     if wanted != "auto" and source == "nvidia":
         return wanted, None
     if offered is None:
@@ -319,18 +319,17 @@ def _explain(case: Case, platform: Platform, driver: Driver, why: str, passed: l
     case.decide("driver.branch", row["branch"], why + skipped, table_row, sources)
     exact = case.intent.driver_version
     if exact == "auto":
-        rule = f"newest version of branch {row['branch']} known on {row['latest_known_asof']}"
+        rule = f"newest version of branch {row['branch']} known on {row.get('latest_known_asof')}"
         if driver.source == "distribution":
             rule = "the version in the distribution's archive"
     else:
         rule = "asked for by name"
-        if row["latest_known"] and not at_least(row["latest_known"], exact):
-            rule += (
-                f"; newer than the newest version the table knows ({row['latest_known']}), so nothing is known of it"
-            )
+        newest = row.get("latest_known")
+        if newest and not at_least(newest, exact):
+            rule += f"; newer than the newest version the table knows ({newest}), so nothing is known of it"
     case.decide("driver.version", driver.version, rule, table_row, sources)
     case.decide("driver.flavour", driver.flavour, *_flavour_rule(case, driver))
-    case.decide("driver.eol", row["eol"], _eol_rule(row, case.today), table_row, sources)
+    case.decide("driver.eol", row.get("eol"), _eol_rule(row, case.today), table_row, sources)
     dkms = platform.dkms_minimum(driver.version)
     if dkms:
         known = _rule(case.tables, "debian12-dkms")
@@ -355,18 +354,18 @@ def _flavour_rule(case: Case, driver: Driver) -> tuple[str, str, Any]:
 
 
 def _eol_rule(row: dict[str, Any], today: str) -> str:
-    if row["eol"] is None:
+    if row.get("eol") is None:
         text = "the end of life of this branch is not known"
-    elif ended(row["eol"], today):
-        text = f"warning: branch {row['branch']} ended on {row['eol']} and gets no security fixes; it was named"
+    elif ended(row.get("eol"), today):
+        text = f"warning: branch {row['branch']} ended on {row.get('eol')} and gets no security fixes; it was named"
     else:
-        text = f"branch {row['branch']} is supported until {row['eol']}"
-    return f"{text} ({row['notes']})" if row["notes"] else text
+        text = f"branch {row['branch']} is supported until {row.get('eol')}"
+    return f"{text} ({row.get('notes')})" if row.get("notes") else text
 
 
 def _ends(case: Case, branches: Sequence[str]) -> str:
     rows = [find(case.tables.drivers["branches"], "branch", branch) for branch in branches]
-    return listed(f"branch {row['branch']} ended {row['eol']}" for row in rows if row)
+    return listed(f"branch {row['branch']} ended {row.get('eol')}" for row in rows if row)
 
 
 def _refused(case: Case, platform: Platform, problems: list[tuple[str, str, str]]) -> Refusal:
@@ -379,8 +378,8 @@ def _refused(case: Case, platform: Platform, problems: list[tuple[str, str, str]
     ages = [rank(gpu.architecture) or 0 for gpu in case.node.gpus]
     last = last_branch_for(case.tables, min(ages))
     row = find(case.tables.drivers["branches"], "branch", last)
-    if row and ended(row["eol"], case.today) and case.intent.driver_branch == "auto":
-        remedies.append(f"Set stack_driver_branch to {last}, which ended on {row['eol']}, to take it all the same")
+    if row and ended(row.get("eol"), case.today) and case.intent.driver_branch == "auto":
+        remedies.append(f"Set stack_driver_branch to {last}, which ended on {row.get('eol')}, to take it all the same")
     reasons = list(dict.fromkeys(problem for _branch, _gate, problem in problems))
     return Refusal(problems[0][1], "; ".join(reasons), remedies)
 

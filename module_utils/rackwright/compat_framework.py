@@ -17,6 +17,7 @@ from .torch_build import builds_newest_first, version_key, wheel_problem
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 NO_PYTHON = "the version of the node's Python is not known"
+TELL_PYTHON = "Give the version: python in node_description, or stack_python for one that uv brings"
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,8 @@ def _refused(judged: list[_Judged], wish: str) -> Refusal:
     nearest = judged[0][0]
     version = f"vLLM {nearest.serving['version']}" if nearest.serving else f"{label(nearest.name)} {nearest.version}"
     prefix = f"no release of {wish} fits; {version} comes nearest: " if wish in _ENGINES else f"{version}: "
+    if judged[0][1][0] == ("python-glibc", NO_PYTHON):
+        return Refusal("python-glibc", NO_PYTHON, [TELL_PYTHON])
     remedies = {
         "driver-cuda": ["A newer driver branch", "An older framework release, built for an older CUDA"],
         "wheel-gpu": ["Another framework release, with code for these GPUs"],
@@ -288,7 +291,7 @@ def _refused(judged: list[_Judged], wish: str) -> Refusal:
 
 
 def _explain(case: Case, found: Framework, runtime: Runtime, newer: Problem | None) -> None:
-    name, sources = found.name, found.release["sources"]
+    name, sources = found.name, found.release.get("sources") or []
     table = case.tables.frameworks[name]
     texts = source_texts(table, sources)
     row = f"frameworks/{name}/{found.release['version']}"
@@ -303,7 +306,7 @@ def _explain(case: Case, found: Framework, runtime: Runtime, newer: Problem | No
             serving["version"],
             rule + skipped,
             f"frameworks/vllm/{serving['version']}",
-            source_texts(case.tables.frameworks["vllm"], serving["sources"]),
+            source_texts(case.tables.frameworks["vllm"], serving.get("sources") or []),
         )
         rule = f"vLLM {serving['version']} pins torch {serving['torch']} exactly"
     else:
@@ -319,7 +322,7 @@ def _explain(case: Case, found: Framework, runtime: Runtime, newer: Problem | No
     }
     case.decide("python.version", python.version, rules[python.source], row, texts)
     if case.node.glibc is None and found.release.get("glibc_min"):
-        rule = f"the node's C library is not known; the wheels need glibc {found.release['glibc_min']}"
+        rule = f"the node's C library is not known; the wheels need glibc {found.release.get('glibc_min')}"
         case.decide("platform.glibc", None, rule, row, texts)
 
 

@@ -17,6 +17,8 @@ FABRIC_MANAGER_RENAMED = "580"
 _HGX = re.compile(r"-sxm\d?(-|$)")
 _FOURTH_GENERATION = ("b200", "b300")
 _RACK = ("gb200", "gb300")
+_PREBUILT = "linux-modules-nvidia-"
+IMEX = "nvidia-imex"
 
 
 def pin(version: str) -> str:
@@ -29,7 +31,7 @@ def driver_names(platform: Platform, source: str, branch: str, flavour: str) -> 
     if source == "distribution":
         return _archive_names(platform, branch, flavour)
     names = platform.nvidia or {}
-    key = platform.row["driver_packages"]
+    key = platform.row.get("driver_packages")
     if key == "nvidia_repo_ubuntu":
         if int(branch) >= PINNING_FROM:
             only = names["compute_only"]
@@ -46,7 +48,7 @@ def driver_names(platform: Platform, source: str, branch: str, flavour: str) -> 
 
 
 def _archive_names(platform: Platform, branch: str, flavour: str) -> list[str]:
-    own = platform.row["distribution_driver"]
+    own = platform.row.get("distribution_driver")
     if own:
         return [*own["userland"], *own["modules"][flavour]]
     wanted = (
@@ -67,25 +69,32 @@ def driver_part(
     flavour: str,
     minimum: str | None,
     secure_boot: bool | None,
+    gpus: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return the ``driver`` of a stack. ``row`` is its branch in the table."""
+    """Return the ``driver`` of a stack. ``row`` is its branch in the table, ``gpus`` those of the stack.
+
+    Nodes of GB200/GB300 racks also get ``nvidia-imex``: their NVSwitches are in the rack, not in the node.
+    """
     branch = row["branch"]
     names = driver_names(platform, source, branch, flavour)
-    prebuilt = [name for name in names if name.startswith("linux-modules-nvidia-")]
+    if source == "nvidia" and any(str(gpu["id"]).startswith(_RACK) for gpu in gpus):
+        names.append(IMEX)
+    # their packages are versioned after the kernel, or in a way that nobody has said
+    own_version = [name for name in names if name.startswith(_PREBUILT) or name == IMEX]
+    prebuilt = any(name.startswith(_PREBUILT) for name in names)
     return {
         "source": source,
         "branch": branch,
         "version": version,
         "flavour": flavour,
         "minimum": minimum,
-        "signing": signing(secure_boot, bool(prebuilt)),
+        "signing": signing(secure_boot, prebuilt),
         "repository": repository(platform) if source == "nvidia" else _archive(platform),
-        # prebuilt modules are versioned after their kernel, not after the driver
-        "packages": [{"name": name, "version": None if name in prebuilt else pin(version)} for name in names],
+        "packages": [{"name": name, "version": None if name in own_version else pin(version)} for name in names],
         "modules": _module_streams(platform, source, branch, flavour),
         "precedes": _precedes(platform, source, branch),
         "holds": _holds(platform, source, version, names),
-        "eol": row["eol"],
+        "eol": row.get("eol"),
     }
 
 
@@ -99,14 +108,18 @@ def signing(secure_boot: bool | None, prebuilt: bool) -> str | None:
 
 
 def _archive(platform: Platform) -> dict[str, Any] | None:
-    own = platform.row["distribution_driver"]
+    own = platform.row.get("distribution_driver")
     if not own:
         return None
-    return {"format": platform.row["repo_format"], "codename": own["codename"], "components": list(own["components"])}
+    return {
+        "format": platform.row.get("repo_format"),
+        "codename": own["codename"],
+        "components": list(own["components"]),
+    }
 
 
 def _module_streams(platform: Platform, source: str, branch: str, flavour: str) -> list[str]:
-    if source != "nvidia" or platform.row["driver_packages"] != "rhel8_9":
+    if source != "nvidia" or platform.row.get("driver_packages") != "rhel8_9":
         return []
     stream = "nvidia-driver:{branch}-open" if flavour == "open" else "nvidia-driver:{branch}-dkms"
     known = (platform.nvidia or {})["modules"]
@@ -121,7 +134,7 @@ def _precedes(platform: Platform, source: str, branch: str) -> list[str]:
 
 
 def _holds(platform: Platform, source: str, version: str, names: list[str]) -> list[str]:
-    if source == "nvidia" and platform.row["driver_packages"] == "rhel10":
+    if source == "nvidia" and platform.row.get("driver_packages") == "rhel10":
         return [f"*nvidia*{version}*"]
     return sorted(names)
 
@@ -131,7 +144,7 @@ def fabric_manager_name(platform: Platform, source: str, branch: str) -> str | N
     known = platform.table["fabric_manager"]
     if source == "distribution":
         seen = re.findall(r"\b\d{3}\b", known["ubuntu"]["ubuntu_archive"])
-        ubuntu = platform.row["archive_packages"] == "ubuntu_archive"
+        ubuntu = platform.row.get("archive_packages") == "ubuntu_archive"
         return f"nvidia-fabricmanager-{branch}" if ubuntu and branch in seen else None
     renamed = at_least(branch, FABRIC_MANAGER_RENAMED)
     if platform.deb:
@@ -145,29 +158,24 @@ def fabric_manager_part(
 ) -> dict[str, Any] | None:
     """Return the ``fabric_manager`` of a stack, None where the node needs none.
 
-    Its version is the driver's, digit for digit. Nodes of GB200/GB300 racks have no NVSwitch of their own, but
-    ``nvidia-imex``; their ``package`` is null.
+    Its version is the driver's, digit for digit.
     """
-    ids = [str(gpu["id"] or "") for gpu in gpus]
-    rack = any(name.startswith(_RACK) for name in ids)
     if nvswitch is not True:
-        return {"package": None, "version": None, "extras": _imex(platform)} if rack else None
-    extras = _imex(platform) if rack else []
-    if any(name.startswith(_FOURTH_GENERATION) for name in ids):
-        rule = _extra(platform, "nvlsm")
+        return None
+    extras = []
+    if any(str(gpu["id"]).startswith(_FOURTH_GENERATION) for gpu in gpus):
+        rule = extra_rule(platform, "nvlsm")
         extras += [{"package": name, "why": rule} for name in ("nvlsm", "infiniband-diags")]
     if source == "nvidia":
         # the suffix goes with the other package names at 590; DGX OS names it without
         suffixed = "libnvidia-nscq-{branch}" if int(branch) < PINNING_FROM else "libnvidia-nscq"
-        extras.append({"package": suffixed.format(branch=branch), "why": _extra(platform, "libnvidia-nscq-{branch}")})
+        name = suffixed.format(branch=branch)
+        extras.append({"package": name, "why": extra_rule(platform, "libnvidia-nscq-{branch}")})
     return {"package": fabric_manager_name(platform, source, branch), "version": version, "extras": extras}
 
 
-def _imex(platform: Platform) -> list[dict[str, Any]]:
-    return [{"package": "nvidia-imex", "why": _extra(platform, "nvidia-imex")}]
-
-
-def _extra(platform: Platform, package: str) -> str:
+def extra_rule(platform: Platform, package: str) -> str:
+    """When a package beside the fabric manager is needed."""
     row = find(platform.table["fabric_manager"]["extras"], "package", package)
     return str(row["when"]) if row else ""
 
@@ -203,7 +211,7 @@ def toolkit_part(platform: Platform, release: dict[str, Any]) -> dict[str, Any]:
     return {
         "cuda": release["toolkit"],
         "package": platform.table["toolkit_packages"]["cuda"].format(major=first, minor=second),
-        "host_gcc_max": release["gcc_max"],
+        "host_gcc_max": release.get("gcc_max"),
         "repository": repository(platform),
     }
 
@@ -211,4 +219,4 @@ def toolkit_part(platform: Platform, release: dict[str, Any]) -> dict[str, Any]:
 def os_part(platform: Platform, driver_version: str | None) -> dict[str, Any]:
     """Return the ``os`` of a stack: what a kernel module needs to be built."""
     minimum = platform.dkms_minimum(driver_version) if driver_version else None
-    return {"headers": list(platform.row["headers"] or []), "dkms_minimum": minimum}
+    return {"headers": list(platform.row.get("headers") or []), "dkms_minimum": minimum}

@@ -33,7 +33,7 @@ def libraries_part(found: Framework | None) -> dict[str, Any]:
     if found is None or found.cuda is None:
         return {"cudnn": None, "nccl": None}
     if found.name == "tensorflow":
-        return {"cudnn": found.release["cudnn"], "nccl": found.release["nccl"]}
+        return {"cudnn": found.release.get("cudnn"), "nccl": found.release.get("nccl")}
     build = found.release["builds"][found.build]
     default = found.release if found.build == found.release["pypi_default_build"] else {}
     return {key: build.get(key) or default.get(key) for key in ("cudnn", "nccl")}

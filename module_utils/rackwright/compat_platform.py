@@ -35,7 +35,7 @@ class Platform:
 
     @property
     def deb(self) -> bool:
-        return bool(self.row["repo_format"] == "deb")
+        return bool(self.row.get("repo_format") == "deb")
 
     @property
     def repository_arch(self) -> str | None:
@@ -46,17 +46,17 @@ class Platform:
     @property
     def nvidia(self) -> dict[str, Any] | None:
         """How NVIDIA's repository calls its driver packages here, None where it has none for this machine."""
-        key = self.row["driver_packages"]
-        known = key and self.row["nvidia_repo"] and self.repository_arch
+        key = self.row.get("driver_packages")
+        known = key and self.row.get("nvidia_repo") and self.repository_arch
         return self.table["driver_packages"][key] if known else None
 
     @property
     def archive(self) -> dict[str, Any] | None:
         """The distribution's own driver: the one it has (Debian), or the patterns of its names (Ubuntu)."""
-        if self.row["distribution_driver"]:
-            own: dict[str, Any] = self.row["distribution_driver"]
+        own: dict[str, Any] | None = self.row.get("distribution_driver")
+        if own:
             return own
-        key = self.row["archive_packages"]
+        key = self.row.get("archive_packages")
         return self.table["driver_packages"][key] if key else None
 
     def has_source(self, source: str) -> bool:
@@ -77,7 +77,7 @@ class Platform:
     @property
     def distribution_flavour(self) -> str:
         """What the distribution's own driver is by default: Debian's role builds the proprietary module."""
-        return "proprietary" if self.row["distribution_driver"] else "open"
+        return "proprietary" if self.row.get("distribution_driver") else "open"
 
     def source_problem(self, source: str, branch: str, flavour: str) -> tuple[str, str] | None:
         """Return (gate, why) the packages of a branch and flavour are not to be had from a source, or None."""
@@ -87,7 +87,7 @@ class Platform:
                 return "platform", f"the archive of {self.row['os']} has branch {shown}, not {branch}"
             return None
         names = self.nvidia or {}
-        if self.row["driver_packages"] == "rhel10" and flavour == "proprietary":
+        if self.row.get("driver_packages") == "rhel10" and flavour == "proprietary":
             return "platform", f"the names of the proprietary driver packages for {self.row['os']} are not known"
         if int(branch) >= PINNING_FROM and self.deb and "branch_selection" not in str(names):
             return "platform", f"how to select branch {branch} on {self.row['os']} is not known"
@@ -95,7 +95,7 @@ class Platform:
 
     def dkms_minimum(self, driver_version: str) -> str | None:
         """Least version of DKMS that builds a driver here, None where the distribution's own does."""
-        rule = self.row["dkms_minimum"]
+        rule = self.row.get("dkms_minimum")
         return rule["version"] if rule and at_least(driver_version, rule["from_driver"]) else None
 
 
@@ -118,7 +118,7 @@ def find_platform(tables: TablesLike, node: StackNode) -> tuple[Platform | None,
         return None, f"{node.os_name} ({node.os}) is not in the table of platforms"
     if not row["supported"]:
         name = node.os_name if node.origin == "facts" else row["os"]
-        return None, f"{name} is not supported: use {row['use_instead']} instead"
+        return None, f"{name} is not supported: use {row.get('use_instead')} instead"
     if node.arch not in ("x86_64", "aarch64"):
         return None, f"the architecture {node.arch} is not supported: x86_64 and aarch64 are"
     return Platform(row, node.arch, tables.platforms), None
@@ -133,9 +133,9 @@ def choose_platform(case: Case) -> Platform:
     case.node = completed(case.node, platform)
     row = platform.row
     rule = f"{row['os']} is supported"
-    if ended(row["standard_eol"], case.today):
-        rule += f"; its standard support ended on {row['standard_eol']}"
-        rule += f", long-term support ends on {row['lts_eol']}" if row["lts_eol"] else ""
+    if ended(row.get("standard_eol"), case.today):
+        rule += f"; its standard support ended on {row.get('standard_eol')}"
+        rule += f", long-term support ends on {row.get('lts_eol')}" if row.get("lts_eol") else ""
     case.decide("platform.os", case.node.os, rule, platform.row_id, platform.sources)
     return platform
 
@@ -144,7 +144,8 @@ def completed(node: StackNode, platform: Platform) -> StackNode:
     """A description leaves out what its platform always ships."""
     if node.origin != "description":
         return node
-    return replace(node, python=node.python or platform.row["python"], glibc=node.glibc or platform.row["glibc"])
+    row = platform.row
+    return replace(node, python=node.python or row.get("python"), glibc=node.glibc or row.get("glibc"))
 
 
 def wsl_row(tables: TablesLike) -> dict[str, Any]:
@@ -156,8 +157,8 @@ def wsl_row(tables: TablesLike) -> dict[str, Any]:
 
 def repository(platform: Platform) -> dict[str, Any]:
     """Return where NVIDIA's packages for a platform come from and how their signature is checked."""
-    kind = platform.row["repo_format"]
-    names = {"distro": platform.row["nvidia_repo"], "arch": platform.repository_arch}
+    kind = "deb" if platform.deb else "rpm"
+    names = {"distro": platform.row.get("nvidia_repo"), "arch": platform.repository_arch}
     template = platform.table["repositories"][kind]
     filled = {
         key: value.format(**names)

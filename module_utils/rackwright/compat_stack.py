@@ -7,10 +7,12 @@ from typing import Any
 
 from .compat_cuda import Problem, cuda_minimum, runtime_of, toolkit_problems
 from .compat_driver import Driver, choose_driver
-from .compat_framework import Framework, Python, choose_framework, pythons_of
+from .compat_framework import NO_PYTHON, TELL_PYTHON, Framework, choose_framework, pythons_of
 from .compat_packages import (
+    IMEX,
     container_toolkit_part,
     driver_part,
+    extra_rule,
     fabric_manager_name,
     fabric_manager_part,
     os_part,
@@ -94,6 +96,7 @@ def _driver(case: Case, platform: Platform, driver: Driver | None, minimum: str 
         flavour=driver.flavour,
         minimum=minimum,
         secure_boot=case.node.secure_boot,
+        gpus=gpus_part(case.node),
     )
     note = platform.table["driver_packages"].get("secure_boot_note")
     rules = {
@@ -103,8 +106,10 @@ def _driver(case: Case, platform: Platform, driver: Driver | None, minimum: str 
         "prebuilt": "Secure Boot is on, and the distribution's prebuilt module is signed by the distribution",
     }
     case.decide("driver.signing", part["signing"], rules[part["signing"]], "platforms/driver_packages", note)
-    names = platform.table["driver_packages"].get(platform.row["driver_packages"] or "") or {}
+    names = platform.table["driver_packages"].get(platform.row.get("driver_packages") or "") or {}
     rule = "packages for computing only, all of one version"
+    if IMEX in [package["name"] for package in part["packages"]]:
+        rule += f"; {IMEX}: {extra_rule(platform, IMEX)}"
     if part["precedes"]:
         rule += f"; from branch 590 on names carry no branch, so {part['precedes'][0]} is installed first"
     case.decide(
@@ -118,7 +123,7 @@ def _driver(case: Case, platform: Platform, driver: Driver | None, minimum: str 
 
 
 def _require_fabric_manager(case: Case, platform: Platform, driver: Driver) -> None:
-    if case.node.nvswitch is not True:
+    if case.node.nvswitch is not True or case.node.simulated or case.node.container:
         return
     if fabric_manager_name(platform, driver.source, driver.row["branch"]) is None:
         raise Refusal(
@@ -132,7 +137,13 @@ def _require_fabric_manager(case: Case, platform: Platform, driver: Driver) -> N
 def _fabric_manager(case: Case, platform: Platform, driver: Driver | None) -> dict[str, Any] | None:
     if driver is None:
         return None
+    if case.node.simulated:
+        case.decide("fabric_manager", None, "the GPUs are simulated, so there is no NVSwitch to manage")
+        return None
     gpus, nvswitch = gpus_part(case.node), case.node.nvswitch
+    if case.node.container:
+        case.decide("fabric_manager", None, "the node is a container: the fabric manager belongs to its host")
+        return None
     part = fabric_manager_part(
         platform,
         source=driver.source,
@@ -143,11 +154,8 @@ def _fabric_manager(case: Case, platform: Platform, driver: Driver | None) -> di
     )
     table = platform.table["fabric_manager"]
     row, sources = "platforms/fabric_manager", table["sources"]
-    if part and part["package"]:
+    if part:
         case.decide("fabric_manager.version", part["version"], f"NVSwitch: {table['rule']}", row, sources)
-    elif part:
-        rule = "no NVSwitch of its own, but part of a rack: nvidia-imex instead of a fabric manager"
-        case.decide("fabric_manager.extras", "nvidia-imex", rule, row, sources)
     elif unstated_nvswitch(gpus, nvswitch):
         rule = (
             "unknown: eight or more SXM GPUs usually sit on a board with NVSwitch, which needs the fabric manager; "
@@ -178,7 +186,7 @@ def choose_toolkit(case: Case, platform: Platform, driver_version: str | None) -
     if problems:
         texts = "; ".join(dict.fromkeys(text for _gate, text in problems))
         raise Refusal(problems[0][0], texts, ["Another stack_cuda_toolkit, or none: wheels bring their own libraries"])
-    rule = f"asked for by name; compilers up to gcc {release['gcc_max']}"
+    rule = f"asked for by name; compilers up to gcc {release.get('gcc_max')}"
     if runtime.native and version_key(runtime.native) < version_key(wanted):
         rule += (
             f"; the driver knows CUDA {runtime.native} in full, so compile for the GPUs themselves (SASS): PTX of "
@@ -211,7 +219,8 @@ def _python(case: Case, framework: Framework | None) -> dict[str, Any]:
     if framework:
         return framework.python.as_dict()
     found = pythons_of(case)
-    python = found[0] if found else Python("", None, "system")
+    if not found:
+        raise Refusal("python-glibc", NO_PYTHON, [TELL_PYTHON])
     rule = "the node's own interpreter" if case.intent.python == "auto" else "asked for by stack_python"
-    case.decide("python.version", python.version or None, rule)
-    return {**python.as_dict(), "version": python.version or None}
+    case.decide("python.version", found[0].version, rule)
+    return found[0].as_dict()

@@ -60,6 +60,6 @@ def _code(tables: TablesLike, release: dict[str, Any], runtime: Runtime) -> list
 
 def glibc_minimum(tables: TablesLike, release: dict[str, Any]) -> str | None:
     """Return the glibc that vLLM's wheel needs; where it was not read, the highest that was read of any release."""
-    known = [row["glibc_min"] for row in tables.frameworks["vllm"]["releases"] if row["glibc_min"]]
-    least: str | None = release["glibc_min"]
+    known = [row.get("glibc_min") for row in tables.frameworks["vllm"]["releases"] if row.get("glibc_min")]
+    least: str | None = release.get("glibc_min")
     return least or max(known, key=version_key, default=None)

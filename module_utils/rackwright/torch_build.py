@@ -112,7 +112,7 @@ def build_sass(table: dict[str, Any], release: dict[str, Any], build: str, arch:
         # Known for the releases whose wheels carry the table (2.13 on); older ones stay unknown.
         known = version_key(release["version"]) >= (2, 13)
         return table["pytorch"]["sass_aarch64"].get(build) if known else None
-    sass: list[str] | None = release["builds"][build]["sass_x86_64"]
+    sass: list[str] | None = release["builds"][build].get("sass_x86_64")
     return sass
 
 
@@ -150,7 +150,7 @@ def code_problem(
     if sass is None:
         return f"the GPU architectures of {build} for {arch} are not known"
     # a build that keeps PTX keeps it for its newest architecture; null is unknown and does not count
-    ptx = sorted(sass, key=version_key)[-1:] if row["ptx"] is True else []
+    ptx = sorted(sass, key=version_key)[-1:] if row.get("ptx") is True else []
     for name, capability in gpus:
         if any(sass_runs(table, code, capability, row["cuda"]) for code in sass):
             continue
