@@ -83,8 +83,8 @@ def same(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
 def parse(role: str, content: str) -> tuple[dict[str, Any] | None, str | None]:
     """Return the receipt in a file's text, or None and why it cannot be believed."""
     try:
-        found = json.loads(content)
-    except ValueError:
+        found = json.loads(content, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         return None, "the receipt is damaged (not JSON)"
     if not isinstance(found, dict):
         return None, "the receipt is damaged (no JSON object)"
@@ -98,6 +98,10 @@ def parse(role: str, content: str) -> tuple[dict[str, Any] | None, str | None]:
     if found["role"] != role:
         return None, f"the receipt is of the role {found['role']}"
     return found, None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def summary(receipt: Mapping[str, Any] | None, problem: str | None, drift: list[str]) -> dict[str, Any]:
