@@ -8,8 +8,9 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from .compat_driver import eligible, last_branch_for
+from .compat_driver import eligible
 from .compat_framework import label
+from .compat_gpu import last_branch_for
 from .compat_platform import find_platform, platform_row, supported_platforms
 from .compat_rules import Case, Refusal, ended, find, rank
 from .compat_stack import solve_case
@@ -145,7 +146,7 @@ def _systems(case: Case) -> Iterator[tuple[Change, float]]:
             if other["family"] == row.get("family")
             else 3
         )
-        number = 0 if name[len(letters) :] == case.node.os.lstrip(_LETTERS) else 0.5
+        number = 0 if row and name[len(letters) :] == case.node.os.lstrip(_LETTERS) else 0.5
         yield {"os": name}, _WEIGHT["os"] + closeness + number + position / 100
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from .catalogue import architecture_of
 from .compat_cuda import Problem, Runtime, cuda_minimum, tensorflow_problems, toolkit_problems, torch_problems
-from .compat_driver import driver_problem, native_cuda, version_problem
 from .compat_framework import Framework, Python, label
+from .compat_gpu import driver_problem, native_cuda, version_problem
 from .compat_packages import container_toolkit_part, driver_part, fabric_manager_part, os_part, toolkit_part
 from .compat_parts import framework_part, libraries_part, serving_part
 from .compat_platform import Platform, find_platform

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .compat_driver import native_cuda
+from .compat_gpu import native_cuda
 from .compat_rules import Case, TablesLike, at_least, find, major, shown
 from .stack_node import Gpu
 from .torch_build import code_problem, ptx_runs, sass_runs, version_key

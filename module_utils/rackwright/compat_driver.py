@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gate GPU -> driver: which branch, version and kernel module flavour drive every GPU of a node. Pure."""
+"""Choose the driver of a node: source, branch, version and kernel module flavour, by policy or by name. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .catalogue import architecture_name
+from .compat_gpu import (
+    OPEN_KERNEL,
+    driver_problem,
+    last_branch_for,
+    mix_problem,
+    needs_open,
+    needs_proprietary,
+    require_known_gpus,
+)
 from .compat_platform import Platform
-from .compat_rules import Case, Refusal, TablesLike, at_least, ended, find, listed, major, rank, shown, sources_of
-from .stack_node import Gpu, StackNode
-from .torch_build import version_key
+from .compat_rules import (
+    Case,
+    Refusal,
+    TablesLike,
+    at_least,
+    ended,
+    find,
+    listed,
+    major,
+    rank,
+    shown,
+    sources_of,
+)
 
-OPEN_KERNEL = "4.15"
 OPEN_DEFAULT_FROM = "560"
 
 
@@ -30,138 +47,6 @@ class Driver:
 def branch_key(row: dict[str, Any]) -> int:
     """Branches by age."""
     return int(row["branch"])
-
-
-def native_cuda(tables: TablesLike, branch: str) -> str | None:
-    """Newest CUDA a branch knows in full; of a branch nobody says it of, that of the branch before it at least."""
-    known = [
-        row.get("cuda_max_native")
-        for row in tables.drivers["branches"]
-        if int(row["branch"]) <= int(branch) and row.get("cuda_max_native")
-    ]
-    return max(known, key=version_key, default=None)
-
-
-def needs_open(gpu: Gpu) -> bool:
-    """Blackwell and newer, and Hopper in Grace Hopper boards, have no proprietary kernel module."""
-    age = rank(gpu.architecture)
-    return (age is not None and age >= _AGE_BLACKWELL) or "GH200" in gpu.name.upper()
-
-
-def needs_proprietary(gpu: Gpu) -> bool:
-    """GPUs older than Turing have no open kernel module."""
-    age = rank(gpu.architecture)
-    return age is not None and age < _AGE_TURING
-
-
-_AGE_TURING = rank("turing") or 0
-_AGE_BLACKWELL = rank("blackwell") or 0
-
-
-def require_known_gpus(gpus: Sequence[Gpu]) -> None:
-    """Refuse GPUs about which too little is known to choose anything for them."""
-    for gpu in gpus:
-        if gpu.compute_capability is None or rank(gpu.architecture) is None:
-            raise Refusal(
-                "gpu-driver",
-                f"the architecture and compute capability of {gpu.name} are not known",
-                [
-                    "Add the model by gpu_facts_extra_gpus and stack_extra_tables (table gpus), with its "
-                    "compute_capability"
-                ],
-            )
-
-
-def branch_problem(tables: TablesLike, row: dict[str, Any], gpu: Gpu) -> str | None:
-    """Return why a branch does not drive a GPU, or None when it does; what the table does not know counts as no."""
-    branch = row["branch"]
-    oldest = rank(architecture_name(row.get("arch_min")))
-    if oldest is None:
-        return f"the table does not know which GPUs branch {branch} drives"
-    age = rank(gpu.architecture)
-    if age is None or gpu.compute_capability is None:
-        return f"the architecture of {gpu.name} is not known"
-    if age < oldest:
-        last = last_branch_for(tables, age)
-        return f"branch {branch} drives {row.get('arch_min')} and newer, not {shown(gpu)}, whose last branch is {last}"
-    if age >= _AGE_BLACKWELL and row.get("supports_blackwell") is not True:
-        known = "does not drive" if row.get("supports_blackwell") is False else "is not known to drive"
-        return f"branch {branch} {known} {shown(gpu)}"
-    return _too_new(tables, branch, gpu)
-
-
-def _too_new(tables: TablesLike, branch: str, gpu: Gpu) -> str | None:
-    """A driver older than the first toolkit with a compute capability cannot know GPUs that have it."""
-    first = next(
-        (
-            row.get("first_toolkit")
-            for row in tables.cuda["architecture_lifecycle"]
-            if gpu.compute_capability in row["caps"]
-        ),
-        None,
-    )
-    native = native_cuda(tables, branch)
-    if first is None or native is None or at_least(native, first):
-        return None
-    return (
-        f"branch {branch} knows CUDA {native} and {shown(gpu)} came with CUDA {first}, so it is not known to drive it"
-    )
-
-
-def last_branch_for(tables: TablesLike, age: int) -> str:
-    """Newest branch that still drives an architecture."""
-    fitting = [
-        row["branch"]
-        for row in tables.drivers["branches"]
-        if (rank(architecture_name(row.get("arch_min"))) or 0) <= age and row.get("arch_min")
-    ]
-    return max(fitting, key=int, default="unknown")
-
-
-def flavour_problem(row: dict[str, Any], flavour: str, node: StackNode) -> tuple[str, str] | None:
-    """Return (gate, why) a kernel module flavour is impossible on the node with this branch, or None."""
-    branch = row["branch"]
-    if row.get(f"{flavour}_modules_available") is not True:
-        known = "has no" if row.get(f"{flavour}_modules_available") is False else "is not known to have"
-        return "gpu-driver", f"branch {branch} {known} {flavour} kernel modules"
-    for gpu in node.gpus:
-        if flavour == "open" and needs_proprietary(gpu):
-            return "gpu-driver", f"{shown(gpu)} has no open kernel module: it needs the proprietary one"
-        if flavour == "proprietary" and needs_open(gpu):
-            return "gpu-driver", f"{shown(gpu)} has no proprietary kernel module: it needs the open one"
-    if flavour == "open" and node.kernel and not at_least(_kernel(node.kernel), OPEN_KERNEL):
-        return "kernel", f"open kernel modules need Linux {OPEN_KERNEL} or newer and the node runs {node.kernel}"
-    return None
-
-
-def _kernel(release: str) -> str:
-    return release.split("-")[0]
-
-
-def mix_problem(gpus: Sequence[Gpu]) -> str | None:
-    """Return why no driver at all can serve these GPUs in one host, or None."""
-    old = [shown(gpu) for gpu in gpus if needs_proprietary(gpu)]
-    new = [shown(gpu) for gpu in gpus if needs_open(gpu)]
-    if not (old and new):
-        return None
-    return (
-        f"{listed(old)} needs the proprietary kernel module and {listed(new)} the open one, and a host loads only one: "
-        "no driver serves both"
-    )
-
-
-def driver_problem(
-    tables: TablesLike, row: dict[str, Any], flavour: str, node: StackNode, platform: Platform, source: str
-) -> tuple[str, str] | None:
-    """Return (gate, why) a branch with a flavour from a source is impossible on a node, or None."""
-    problem = mix_problem(node.gpus)
-    if problem:
-        return "gpu-driver", problem
-    for gpu in node.gpus:
-        problem = branch_problem(tables, row, gpu)
-        if problem:
-            return "gpu-driver", problem
-    return flavour_problem(row, flavour, node) or platform.source_problem(source, row["branch"], flavour)
 
 
 def choose_driver(case: Case, platform: Platform) -> Driver | None:
@@ -271,27 +156,23 @@ def _by_policy(policy: str, live: list[dict[str, Any]]) -> list[tuple[dict[str, 
 
 def _fitting(case: Case, platform: Platform, row: dict[str, Any], source: str) -> Driver | tuple[str, str]:
     """Return the driver of a branch, or (gate, why) it does not fit."""
-    version, problem = _version(case, platform, row, source)
-    if version is None:
-        return "gpu-driver", str(problem)
     flavours = _flavours(case, row, source, platform)
-    first: tuple[str, str] | None = None
-    for flavour in flavours:
-        found = driver_problem(case.tables, row, flavour, case.node, platform, source)
-        if found is None:
-            return Driver(row, version, flavour, source)
-        first = first or found
-    assert first is not None
-    return first
+    problems = [driver_problem(case.tables, row, flavour, case.node, platform, source) for flavour in flavours]
+    fitting = [flavour for flavour, problem in zip(flavours, problems) if problem is None]
+    first = problems[0]
+    if not fitting and first is not None:
+        return first
+    version, why = _version(case, platform, row, source)
+    return Driver(row, version, fitting[0], source) if version else ("gpu-driver", str(why))
 
 
 def _version(case: Case, platform: Platform, row: dict[str, Any], source: str) -> tuple[str | None, str | None]:
     wanted = case.intent.driver_version
     offered = platform.distribution_version(row["branch"]) if source == "distribution" else row.get("latest_known")
-    if wanted != "auto" and source == "nvidia":
+    if wanted != "auto" and (source == "nvidia" or offered is None):
         return wanted, None
     if offered is None:
-        known = "its archive has none of that branch" if source == "distribution" else "the table knows none"
+        known = "name one by stack_driver_version" if source == "distribution" else "the table knows none"
         return None, f"no version of branch {row['branch']} can be pinned: {known}"
     if wanted not in ("auto", offered):
         return None, f"the archive of {platform.id} has version {offered} of branch {row['branch']}, not {wanted}"
@@ -373,19 +254,22 @@ def _refused(case: Case, platform: Platform, problems: list[tuple[str, str, str]
     if mixed:
         return Refusal("gpu-driver", mixed, ["Move the older and the newer GPUs into different hosts"])
     if not problems:
-        return Refusal("gpu-driver", f"no live branch fits the policy {case.intent.policy}", ["Name a branch"])
+        return Refusal("gpu-driver", f"no live branch fits the policy {case.intent.policy}", [_OTHER_BRANCH])
     remedies = []
     ages = [rank(gpu.architecture) or 0 for gpu in case.node.gpus]
     last = last_branch_for(case.tables, min(ages))
     row = find(case.tables.drivers["branches"], "branch", last)
     if row and ended(row.get("eol"), case.today) and case.intent.driver_branch == "auto":
         remedies.append(f"Set stack_driver_branch to {last}, which ended on {row.get('eol')}, to take it all the same")
+    # a branch that drives the GPUs and fails for another reason says more than one that does not drive them
+    problems = sorted(problems, key=lambda problem: problem[1] == "gpu-driver")
+    gate = problems[0][1]
+    if gate == "kernel":
+        remedies.append(f"Boot Linux {OPEN_KERNEL} or newer")
     reasons = list(dict.fromkeys(problem for _branch, _gate, problem in problems))
-    return Refusal(problems[0][1], "; ".join(reasons), remedies)
+    return Refusal(gate, "; ".join(reasons), remedies or [_OTHER_BRANCH])
 
 
-def version_problem(row: dict[str, Any], version: str) -> str | None:
-    """Return why a version cannot be of a branch, or None."""
-    if major(version) != row["branch"]:
-        return f"driver version {version} does not belong to branch {row['branch']}"
-    return None
+_OTHER_BRANCH = (
+    "Name a branch that drives every GPU by stack_driver_branch, or add what you know of one by stack_extra_tables"
+)
