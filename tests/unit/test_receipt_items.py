@@ -110,6 +110,26 @@ WANTED: dict[str, Any] = {
 STATES = {"nvidia-persistenced": ("enabled", "active")}
 
 
+def link(path: Path, target: Path) -> None:
+    path.rename(target)
+    path.symlink_to(target)
+
+
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def new_kernel(root: Path, release: str) -> None:
+    put(root, f"boot/vmlinuz-{release}")
+    (root / f"lib/modules/{release}").mkdir()
+
+
+def reinstall(root: Path, package: str, old: str, new: str) -> None:
+    shutil.rmtree(root / f"opt/venv/lib/python3.11/site-packages/{package}-{old}.dist-info")
+    install(root / "opt/venv", package, new)
+
+
 def node(root: Path, states: dict[str, tuple[str, str]] | None = None) -> Node:
     return Node(str(root), units(STATES if states is None else states), KERNEL)
 
@@ -166,10 +186,10 @@ MUTATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "file gone": (lambda r: (r / FILE).unlink(), f"/{FILE} removed"),
     "folder gone": (lambda r: shutil.rmtree(r / "etc/modprobe.d"), f"/{FILE} removed"),
     "link": (
-        lambda r: ((r / FILE).rename(r / "etc/x"), (r / FILE).symlink_to(r / "etc/x")),
+        lambda r: link(r / FILE, r / "etc/x"),
         f"/{FILE} replaced by a symbolic link",
     ),
-    "directory": (lambda r: ((r / FILE).unlink(), (r / FILE).mkdir()), f"/{FILE} replaced by a directory"),
+    "directory": (lambda r: folder_instead(r / FILE), f"/{FILE} replaced by a directory"),
     "back": (lambda r: put(r, "etc/apt/apt.conf.d/49old"), "/etc/apt/apt.conf.d/49old is back"),
     "version": (lambda r: rewrite(r, "3.25.1-1", "3.25.1-2"), "package cmake 3.25.1-1 → 3.25.1-2"),
     "removed": (
@@ -188,7 +208,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "sysctl": (lambda r: put(r, "proc/sys/vm/swappiness", "60\n"), "vm.swappiness 10 → 60"),
     "kernel": (
-        lambda r: (put(r, "boot/vmlinuz-6.1.0-57-amd64"), (r / "lib/modules/6.1.0-57-amd64").mkdir()),
+        lambda r: new_kernel(r, "6.1.0-57-amd64"),
         "kernel 6.1.0-57-amd64 installed since",
     ),
     "headers": (lambda r: shutil.rmtree(r / "usr/src"), f"headers of kernel {KERNEL} removed"),
@@ -201,7 +221,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
         f"module nvidia of kernel {KERNEL} is another file",
     ),
     "venv version": (
-        lambda r: (shutil.rmtree(r / f"{SITE}/numpy-2.1.dist-info"), install(r / "opt/venv", "numpy", "2.0")),
+        lambda r: reinstall(r, "numpy", "2.1", "2.0"),
         "numpy 2.1 → 2.0 in /opt/venv",
     ),
     "venv package": (lambda r: shutil.rmtree(r / f"{SITE}/numpy-2.1.dist-info"), "numpy 2.1 → removed in /opt/venv"),
@@ -600,8 +620,8 @@ def test_any_change_of_any_file_is_named(
         "content": lambda: path.write_bytes(data.draw(st.binary(max_size=20).filter(lambda new: new != files[name]))),
         "mode": lambda: path.chmod(data.draw(st.sampled_from([0o600, 0o755, 0o4644]))),
         "removed": path.unlink,
-        "folder": lambda: (path.unlink(), path.mkdir()),
-        "link": lambda: (path.rename(root / "OTHER"), path.symlink_to("OTHER")),
+        "folder": lambda: folder_instead(path),
+        "link": lambda: link(path, root / "OTHER"),
     }
     if name == "GONE":
         path.touch()
