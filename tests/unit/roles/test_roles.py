@@ -133,3 +133,17 @@ def test_every_reading_of_gpu_facts_asks_the_same_way() -> None:
             "{{ gpu_facts_extra_gpus | default([]) }}",
         )
     }
+
+
+@each_role
+def test_no_result_takes_the_name_of_a_role_variable(role: Path) -> None:
+    """A registered result wins over the variable for the rest of the run, so a second run of the role would read it."""
+    variables = {name for path in (role / "vars").rglob("*.yml") for name in load(path) or {}}
+    results = {
+        task["register"]
+        for path in [*task_files(role), *(role / "handlers").rglob("*.yml")]
+        for task in _tasks(load(path))
+        if "register" in task
+    }
+
+    assert variables & results == set()
