@@ -70,3 +70,7 @@ def fake_tensorflow(site: Path, version: str, *, cuda: bool = True, name: str = 
     text = '"""Auto-generated module providing information about the build."""\nimport collections\n\n'
     text += f"build_info = collections.OrderedDict({sorted(info)!r})\n"
     (platform / "build_info.py").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":  # on a test node: PATH VERSION CUDA FLAGS
+    fake_torch(fake_environment(Path(sys.argv[1])), sys.argv[2], sys.argv[3], sys.argv[4])
