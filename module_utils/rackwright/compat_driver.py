@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 from .compat_gpu import (
@@ -32,6 +33,7 @@ from .compat_rules import (
 )
 
 OPEN_DEFAULT_FROM = "560"
+_SOON_DAYS = 90
 
 
 @dataclass(frozen=True)
@@ -235,10 +237,13 @@ def _flavour_rule(case: Case, driver: Driver) -> tuple[str, str, Any]:
 
 
 def _eol_rule(row: dict[str, Any], today: str) -> str:
+    soon = (date.fromisoformat(today) + timedelta(days=_SOON_DAYS)).isoformat()
     if row.get("eol") is None:
         text = "the end of life of this branch is not known"
     elif ended(row.get("eol"), today):
         text = f"warning: branch {row['branch']} ended on {row.get('eol')} and gets no security fixes; it was named"
+    elif ended(row.get("eol"), soon):
+        text = f"warning: branch {row['branch']} ends on {row.get('eol')}, in less than {_SOON_DAYS} days"
     else:
         text = f"branch {row['branch']} is supported until {row.get('eol')}"
     return f"{text} ({row.get('notes')})" if row.get("notes") else text
@@ -261,12 +266,13 @@ def _refused(case: Case, platform: Platform, problems: list[tuple[str, str, str]
     row = find(case.tables.drivers["branches"], "branch", last)
     if row and ended(row.get("eol"), case.today) and case.intent.driver_branch == "auto":
         remedies.append(f"Set stack_driver_branch to {last}, which ended on {row.get('eol')}, to take it all the same")
-    # a branch that drives the GPUs and fails for another reason says more than one that does not drive them
-    problems = sorted(problems, key=lambda problem: problem[1] == "gpu-driver")
-    gate = problems[0][1]
+    # the last branch that was tried is the oldest, which drives the most GPUs: its reason says the most
+    gate = problems[-1][1]
     if gate == "kernel":
         remedies.append(f"Boot Linux {OPEN_KERNEL} or newer")
-    reasons = list(dict.fromkeys(problem for _branch, _gate, problem in problems))
+    if case.intent.module_flavour != "auto":
+        remedies.append("Set stack_module_flavour to auto")
+    reasons = list(dict.fromkeys(problem for _branch, _gate, problem in reversed(problems)))
     return Refusal(gate, "; ".join(reasons), remedies or [_OTHER_BRANCH])
 
 

@@ -119,9 +119,6 @@ class _Candidate:
         return found
 
 
-_ENGINES = ("PyTorch", "TensorFlow", "vLLM")
-
-
 def _wish(name: str, version: str) -> str:
     """``PyTorch`` when any release would do, ``PyTorch 2.13`` when one is wanted."""
     return label(name) if version == "newest" else f"{label(name)} {version}"
@@ -198,7 +195,7 @@ def _serving_candidates(case: Case) -> Iterator[list[_Candidate]]:
         pins = ", ".join(dict.fromkeys(row["torch"] for row in rows[:6]))
         raise Refusal(
             "intent",
-            f"no such vLLM release pins PyTorch {intent.framework_version}: each pins one exact release ({pins}, ...)",
+            f"no such vLLM release pins PyTorch {intent.framework_version}: each pins one exactly ({pins}, ...)",
             ["Set stack_framework_version to newest, so that vLLM chooses it"],
         )
     for row in fitting:
@@ -234,7 +231,7 @@ def _choose(case: Case, groups: Iterator[list[_Candidate]], runtime: Runtime, wi
         newest = newest or judged[0][1][0]
         if not nearest or _reached(judged) > _reached(nearest):
             nearest = judged
-    raise _refused(nearest, wish)
+    raise _refused(nearest, wish, runtime)
 
 
 _Judged = tuple[_Candidate, list[Problem]]
@@ -266,24 +263,29 @@ def _framework(candidate: _Candidate, python: Python) -> Framework:
     return Framework(c.name, c.release, c.version, c.build, c.cuda, python, c.serving)
 
 
-def _refused(judged: list[_Judged], wish: str) -> Refusal:
+def _refused(judged: list[_Judged], wish: str, runtime: Runtime) -> Refusal:
     """The gate is the one that all builds fail, else the one that the best build fails."""
     gates = [{gate for gate, _text in problems} for _candidate, problems in judged]
     common = set.intersection(*gates)
     ordered = [gate for gate, _text in judged[0][1]]
     gate = next((gate for gate in ordered if gate in common), ordered[0])
     texts = list(dict.fromkeys(text for _candidate, problems in judged for _gate, text in problems))
+    engine = label("vllm" if judged[0][0].serving else judged[0][0].name)
     nearest = judged[0][0]
     version = f"vLLM {nearest.serving['version']}" if nearest.serving else f"{label(nearest.name)} {nearest.version}"
-    prefix = f"no release of {wish} fits; {version} comes nearest: " if wish in _ENGINES else f"{version}: "
+    named = "" if texts[0].startswith(version) else f"{version}: "
+    prefix = f"no release of {wish} fits; {version} comes nearest: " if wish == engine else named
     if judged[0][1][0] == ("python-glibc", NO_PYTHON):
         return Refusal("python-glibc", NO_PYTHON, [TELL_PYTHON])
     remedies = {
-        "driver-cuda": ["A newer driver branch", "An older framework release, built for an older CUDA"],
-        "wheel-gpu": ["Another framework release, with code for these GPUs"],
+        "driver-cuda": [
+            "A newer NVIDIA driver in Windows" if runtime.windows else "A newer driver branch",
+            f"An older release of {engine}, built for an older CUDA",
+        ],
+        "wheel-gpu": [f"Another release of {engine}, with code for these GPUs"],
         "python-glibc": [
             "Another Python by stack_python (installed by uv)",
-            "An older framework release",
+            f"An older release of {engine}",
             "A newer operating system",
         ],
     }
