@@ -63,6 +63,12 @@ def check_wish(wish: Wish) -> Wish:
         raise _refuse(
             "the memory limit", f"{limit!r} is no part of a GPU's memory", "Use a number like 0.8", 0.8, limit
         )
+    if wish.serving.context < 1 or wish.serving.concurrency < 1:
+        raise _refuse(
+            "fit_context and fit_concurrency",
+            f"{wish.serving.context} and {wish.serving.concurrency} must be at least 1",
+            "Correct them",
+        )
     if not 1 <= wish.prompt <= wish.serving.context:
         raise _refuse(
             "the prompt", f"{wish.prompt} tokens are not within the context of {wish.serving.context}", "Shorten it"

@@ -57,7 +57,7 @@ def _model(document: Mapping[str, Any]) -> list[str]:
 
 def _title(model: Mapping[str, Any]) -> str:
     if model["params_total"] is None:
-        size = f"parameters unknown ({model['unknown']})"
+        size = "parameters unknown"
     else:
         size = f"{model['params_total'] / 1e9:.2f} B parameters"
         if model["params_active"] != model["params_total"]:
