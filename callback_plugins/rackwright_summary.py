@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the verdicts at the end of a run."""
+"""Print what plan, fit and proof have to tell people."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: rackwright_summary
 type: aggregate
-short_description: Print the table of verdicts at the end of a run
+short_description: Print the tables of plans, fits and verdicts
 description:
   - Prints what the module fleet_verdict returned, below the recap: the verdicts are the last thing on the screen.
-  - Prints nothing when no proof was made.
+  - Prints what gpu_plan, model_fit and node_diagnosis returned at once, where they ran.
 requirements:
   - Listed in C(callbacks_enabled) of ansible.cfg.
 """
@@ -19,8 +19,11 @@ from typing import Any
 from ansible.plugins.callback import CallbackBase
 
 
+_AT_ONCE = ("gpu_plan", "model_fit", "node_diagnosis")
+
+
 class CallbackModule(CallbackBase):
-    """Keeps the text of the last fleet_verdict task and shows it after the recap; no logic of its own."""
+    """Shows texts of plans, fits and diagnoses at once and the last fleet_verdict after the recap; no logic of its own."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -32,9 +35,12 @@ class CallbackModule(CallbackBase):
         self._text: str | None = None
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Remember the table when the task was the fleet's verdict."""
+        """Print a plan; remember the table when the task was the fleet's verdict."""
+        text = result.result.get("table_text")
         if result.task.action == "fleet_verdict":
-            self._text = result.result.get("table_text")
+            self._text = text
+        elif result.task.action in _AT_ONCE and text:
+            self._display.display(f"\n{text}\n")
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Print the table below the recap."""

@@ -31,7 +31,7 @@ def table(
     """
     widths = {name: max([len(name), *(len(entry[name]) for entry in rows)]) for name in columns}
     excess = sum(widths.values()) + len(_GAP) * (len(columns) - 1) - width
-    for name in shrinkable:
+    for name in [name for name in shrinkable if name in widths]:
         cut = max(0, min(excess, widths[name] - (least or {}).get(name, 8)))
         widths[name] -= cut
         excess -= cut

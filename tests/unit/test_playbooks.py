@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +57,7 @@ def test_a_sound_inventory_is_accepted_without_contact(inventory: Path) -> None:
         ("gpu_expected_cout=8", "Did you mean gpu_expected_count?"),
         ("gpu_expected_count=eight", "Could not use gpu_expected_count of the playbooks"),
         ("prove_level=thorough", "must be one of: quick, standard"),
-        ("pytorch_vresion=2.13.0", "Did you mean pytorch_version?"),
+        ("stack_framework_vresion=2.13.0", "Did you mean stack_framework_version?"),
     ],
 )
 def test_a_mistyped_variable_stops_the_site_before_any_contact(inventory: Path, mistake: str, sentence: str) -> None:
@@ -82,3 +84,124 @@ def test_an_inventory_file_that_does_not_parse_is_an_error(tmp_path: Path) -> No
 
     assert result.returncode != 0
     assert "Traceback" not in result.stdout + result.stderr
+
+
+DESCRIBED = """gpu_nodes:
+  hosts:
+    hopper:
+      node_description: {os: ubuntu2404, nvswitch: true, gpus: [{model: h100-sxm5-80gb, count: 8}]}
+    pascal:
+      node_description: {os: rocky9, gpus: [{model: p40, count: 2}]}
+"""
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Path:
+    """A fleet that does not exist yet, in a directory of its own."""
+    path = tmp_path / "site" / "hosts.yml"
+    path.parent.mkdir()
+    path.write_text(DESCRIBED, encoding="utf-8")
+    return path
+
+
+def plan(inventory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return play("-i", str(inventory), "playbooks/plan-stack.yml", "-e", "plan_date=2026-11-24", *arguments)
+
+
+def test_a_described_fleet_is_planned_without_contact_and_again_to_the_same_bytes(described: Path) -> None:
+    first = plan(described)
+    lock = described.parent / "stack.lock.yml"
+    text = lock.read_text(encoding="utf-8")
+    again = plan(described)
+
+    assert (first.returncode, again.returncode) == (0, 0), first.stdout + first.stderr
+    assert "2 node(s): 2 solved." in first.stdout
+    assert "UNREACHABLE" not in first.stdout
+    assert "(unchanged)" in again.stdout
+    assert lock.read_text(encoding="utf-8") == text
+    assert "pascal: rhel9-2x-p40" in text or "pascal: rocky9-2x-p40" in text
+
+
+def test_a_plan_in_check_mode_writes_neither_lock_nor_report(described: Path, tmp_path: Path) -> None:
+    result = plan(described, "--check", "--diff", "-e", f"plan_report={tmp_path}/plan.json")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "+  hopper: ubuntu2404-8x-h100-sxm5-80gb" in result.stdout
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["hosts.yml"]
+
+
+def test_a_refusal_fails_the_run_and_the_others_have_their_plan(described: Path, tmp_path: Path) -> None:
+    report = tmp_path / "plan.json"
+    result = plan(described, "-e", "stack_module_flavour=open", "-e", f"plan_report={report}")
+    nodes = json.loads(report.read_text(encoding="utf-8"))["nodes"]
+
+    assert result.returncode != 0
+    assert "pascal: refused by the gate gpu-driver" in result.stdout
+    assert {name: node["status"] for name, node in nodes.items()} == {"hopper": "solved", "pascal": "refused"}
+    assert nodes["pascal"]["gate"] == "gpu-driver"
+    assert nodes["pascal"]["alternatives"]
+    assert "hopper" in (described.parent / "stack.lock.yml").read_text(encoding="utf-8")
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_a_limited_plan_leaves_the_other_nodes_in_the_lock(described: Path) -> None:
+    plan(described)
+    result = plan(described, "--limit", "pascal", "-e", "stack_framework=none")
+    text = (described.parent / "stack.lock.yml").read_text(encoding="utf-8")
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "pascal: changes" in result.stdout
+    assert "  hopper: ubuntu2404-8x-h100-sxm5-80gb" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("count: 2", "cuont: 2", "cuont"),
+        ("p40", "p4o", "p40"),
+        ("os: rocky9", "os: centos8", "Rocky"),
+        ("rocky9,", "rocky9, phyton: '3.12',", "phyton"),
+    ],
+)
+def test_a_mistake_in_a_description_is_one_sentence(described: Path, old: str, new: str, sentence: str) -> None:
+    described.write_text(DESCRIBED.replace(old, new), encoding="utf-8")
+    result = plan(described)
+
+    assert result.returncode != 0
+    assert sentence in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_a_site_without_a_lock_is_told_to_plan_first(described: Path) -> None:
+    described.write_text("gpu_nodes:\n  hosts:\n    n1: {ansible_host: 127.0.0.1, ansible_port: 1}\n", encoding="utf-8")
+    result = play("-i", str(described), "playbooks/site.yml")
+
+    assert result.returncode != 0
+    assert "Run playbooks/plan-stack.yml" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_a_site_refuses_a_lock_that_was_edited_into_inconsistency(described: Path) -> None:
+    plan(described)
+    lock = described.parent / "stack.lock.yml"
+    text = lock.read_text(encoding="utf-8")
+    lock.write_text(text.replace("  version: 595.91.07\n", "  version: 535.309.01\n", 1), encoding="utf-8")
+    described.write_text(
+        "gpu_nodes:\n  hosts:\n    hopper: {ansible_host: 127.0.0.1, ansible_port: 1}\n", encoding="utf-8"
+    )
+    result = play("-i", str(described), "playbooks/site.yml")
+
+    assert lock.read_text(encoding="utf-8") != text
+    assert result.returncode != 0
+    assert "Could not use the lock" in result.stdout
+
+
+def test_the_lock_of_the_example_is_what_a_plan_makes_of_it(tmp_path: Path) -> None:
+    site = tmp_path / "example"
+    shutil.copytree(ROOT / "inventory/example", site)
+    result = plan(site)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (site / "stack.lock.yml").read_text(encoding="utf-8") == (
+        ROOT / "inventory/example/stack.lock.yml"
+    ).read_text(encoding="utf-8"), "plan the example again with -e plan_date=2026-11-24 and commit its lock"

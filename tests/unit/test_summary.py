@@ -35,11 +35,12 @@ BODY = {
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A copy of what the proof needs, with modules in place of the two that need hardware and torch."""
-    for name in ("module_utils", "callback_plugins", "playbooks", "ansible.cfg"):
+    for name in ("module_utils", "action_plugins", "callback_plugins", "playbooks", "roles", "ansible.cfg"):
         (tmp_path / name).symlink_to(ROOT / name)
     library = tmp_path / "library"
     library.mkdir()
-    (library / "fleet_verdict.py").symlink_to(ROOT / "library/fleet_verdict.py")
+    for name in ("fleet_verdict.py", "gpu_plan.py"):
+        (library / name).symlink_to(ROOT / "library" / name)
     options = ["sysroot", "timeout", "python", "level", "run_id", "extra_gpus"]
     for name, where in (("gpu_facts", 'module.params["sysroot"]'), ("torch_benchmark", 'module.params["level"]')):
         (library / f"{name}.py").write_text(STAND_IN % (options, where, BODY[name]))

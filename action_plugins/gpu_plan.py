@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control-side half of ``gpu_plan``: it needs the variables and facts of all hosts, which a module never sees."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
+
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(_ROOT / "module_utils"))
+from rackwright import files, fleet_plan, lock, plan_report, reports, tables
+from rackwright.errors import InvalidInputError, MissingError, RackwrightError
+from rackwright.fleet_inputs import FleetInputs, plain
+
+_TABLES = _ROOT / "roles" / "gpu_stack" / "files" / "tables"
+_SCHEMA = _ROOT / "roles" / "gpu_stack" / "files" / "stack.lock.schema.json"
+ARGUMENT_SPEC = {
+    "mode": {"type": "str", "choices": ["plan", "check", "entry", "expect"], "required": True},
+    "lock": {"type": "path"},
+    "roles": {"type": "list", "elements": "str", "default": []},
+    "probe": {"type": "str", "default": "__site_probe"},
+    "facts": {"type": "str", "choices": ["gather", "cache"], "default": "gather"},
+    "receipts": {"type": "str", "choices": ["use", "ignore"], "default": "use"},
+    "prove": {"type": "str", "choices": ["changed", "all"], "default": "changed"},
+    "proofs": {"type": "path"},
+    "report": {"type": "path"},
+    "extra_tables": {"type": "raw"},
+    "today": {"type": "str"},
+}
+
+
+class ActionModule(ActionBase):
+    """Plan the fleet, hold it against its lock, or read one node's entry; contacts no node."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Answer one call."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _validation, self._options = self.validate_argument_spec(ARGUMENT_SPEC)
+        self._vars = task_vars or {}
+        try:
+            self._lock = self._lock_path()
+            result.update(getattr(self, f"_{self._options['mode']}")())
+        except RackwrightError as error:
+            result.update(error.to_result(), failed=True)
+        return result
+
+    def _lock_path(self) -> str:
+        """Where the lock is: as said, else beside the inventory."""
+        said = self._options["lock"] or self._templar.template(self._vars.get("stack_lock_file"))
+        folder = self._vars.get("inventory_dir")
+        if not said and not folder:
+            step = "Set stack_lock_file, or use an inventory file"
+            raise InvalidInputError("find the lock", "this inventory", "it is not a file and has no directory", step)
+        return str(plain(said or os.path.join(folder, "stack.lock.yml")))
+
+    def _entry(self) -> dict[str, Any]:
+        """The stack of this host."""
+        name = plain(self._vars["inventory_hostname"])
+        stack = lock.stack_of(self._read_lock(), name)
+        if stack is None:
+            raise MissingError("read the locked stack", name, "the lock does not have this node", _PLAN_FIRST)
+        return {"changed": False, "stack": stack}
+
+    def _expect(self) -> dict[str, Any]:
+        """What the proof has to find on each host; without a lock nothing is promised."""
+        locked = self._read_lock() if os.path.exists(self._lock) else None
+        return {"changed": False, "expected": {name: lock.promises(locked, name) for name in self._hosts()}}
+
+    def _plan(self) -> dict[str, Any]:
+        """Solve every node, write the lock, tell the differences."""
+        solver = self._solver()
+        inputs = FleetInputs(_ROOT, [], self._template, trust_as_template)
+        path = self._lock
+        old = self._read_lock() if os.path.exists(path) else None
+        members = [self._member(inputs, name) for name in self._hosts()]
+        planned = fleet_plan.plan_fleet(members, solver, old)
+        before = Path(path).read_text(encoding="utf-8") if old else ""
+        after = lock.to_text(planned["lock"])
+        if before != after and not self._task.check_mode:
+            files.apply(files.WantedFile(path, after, 0o644, os.getuid(), os.getgid()))
+        written = "unchanged" if before == after else "not written: check mode" if self._task.check_mode else "written"
+        self._write_report(plan_report.plan_document(planned, path))
+        unsolved = [name for name, plan in planned["plans"].items() if plan["status"] != fleet_plan.SOLVED]
+        return {
+            "changed": before != after,
+            "diff": [{"before_header": path, "after_header": path, "before": before, "after": after}],
+            "table_text": plan_report.plan_text(planned, path, written),
+            "unsolved": unsolved,
+            "changes": {n: {"state": c["state"], "reboot": c["reboot"]} for n, c in planned["changes"].items()},
+        }
+
+    def _check(self) -> dict[str, Any]:
+        """Hold every node against the lock and its receipts."""
+        solver = self._solver()
+        locked = self._read_lock()
+        for name, content in locked["stacks"].items():
+            problems = solver.problems(None, name, _without_notes(content))
+            if problems:
+                raise InvalidInputError("use the lock", self._lock, f"stack {name}: {problems[0]}", _PLAN_AGAIN)
+        inputs = FleetInputs(_ROOT, self._options["roles"], self._template, trust_as_template)
+        proofs = reports.read_proofs(self._options["proofs"])
+        members = [self._member(inputs, name, locked, proofs) for name in self._hosts()]
+        ignore = self._options["receipts"] == "ignore"
+        states = fleet_plan.check_fleet(members, locked, solver, self._options["roles"], ignore)
+        notes = self._notes(locked, solver, states)
+        path = self._lock
+        self._write_report(plan_report.drift_document(states, path))
+        return {
+            "changed": False,
+            "table_text": plan_report.state_text(states, proofs, path, notes),
+            "stale": {name: state["stale"] for name, state in states.items() if state["stale"]},
+            "set_aside": [name for name, state in states.items() if state["state"] == fleet_plan.SET_ASIDE],
+            "placements": fleet_plan.placements(states, locked, self._options["prove"] == "all"),
+        }
+
+    def _notes(self, locked: Mapping[str, Any], solver: fleet_plan.Solver, states: Mapping[str, Any]) -> list[str]:
+        notes = []
+        if locked["digests"]["tables"] != solver.tables_digest():
+            notes.append(
+                "the tables changed since the lock was written; playbooks/plan-stack.yml shows what that means"
+            )
+        return notes
+
+    def _solver(self) -> fleet_plan.Solver:
+        today = self._options["today"] or datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+        return fleet_plan.Solver(tables.load_tables(_TABLES, self._extra_tables()), today)
+
+    def _extra_tables(self) -> Any:
+        """The site's own rows, or the text of the file that has them."""
+        extra = plain(self._options["extra_tables"])
+        return self._text_of(extra) if isinstance(extra, str) and extra else extra
+
+    def _text_of(self, path: str) -> str:
+        try:
+            return Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError("read", path, str(error), "Name a file that can be read") from error
+
+    def _hosts(self) -> list[str]:
+        return list(plain(self._vars.get("ansible_play_hosts_all") or []))
+
+    def _member(
+        self,
+        inputs: FleetInputs,
+        name: str,
+        locked: Mapping[str, Any] | None = None,
+        proofs: Mapping[str, Any] | None = None,
+    ) -> fleet_plan.Member:
+        raw = self._vars["hostvars"].raw_get(name)
+        probe = raw.get(self._options["probe"]) or {}
+        facts = (
+            probe.get("ansible_facts")
+            or (raw.get("ansible_facts") if self._options["facts"] == "cache" else None)
+            or {}
+        )
+        stack = lock.stack_of(locked, name) if locked else None
+        known = {"gpu": facts.get("gpu"), "node": facts.get("node"), "proof": (proofs or {}).get(name)}
+        if locked is not None:
+            known["expected"] = inputs.expected(inputs.given(raw), locked["nodes"].get(name), stack)
+        return inputs.member(name, raw, probe, **known)
+
+    def _template(self, value: Any, variables: Mapping[str, Any]) -> Any:
+        return self._templar.copy_with_new_env(available_variables=dict(variables)).template(value)
+
+    def _read_lock(self) -> dict[str, Any]:
+        path = self._lock
+        if not os.path.exists(path):
+            raise MissingError("read the lock", path, "there is none", _PLAN_FIRST)
+        return lock.from_text(self._text_of(path), path, json.loads(_SCHEMA.read_text(encoding="utf-8")))
+
+    def _write_report(self, document: Mapping[str, Any]) -> None:
+        path = self._options["report"]
+        if path and not self._task.check_mode:
+            reports.make_directory(os.path.dirname(os.path.abspath(path)))
+            reports.write_json(path, plain(document))
+
+
+def _without_notes(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in ("why", "intent")}
+
+
+_PLAN_FIRST = "Run playbooks/plan-stack.yml, review what it writes, and commit it"
+_PLAN_AGAIN = "Take the lock back from version control, or plan again with playbooks/plan-stack.yml"
