@@ -7,6 +7,7 @@ leads: what it means, and whether this node shows its cause.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,9 +25,10 @@ def known_errors(table: Mapping[str, Any], text: str) -> list[Mapping[str, Any]]
     flat = " ".join(text.split()).lower()
     found = []
     for row in table["errors"]:
-        texts = [" ".join(wanted.split()).lower() for wanted in row["texts"]]
-        codes = [f"cuda error {row['code']}:", f"error {row['code']}:"] if row["code"] else []
-        if any(wanted in flat for wanted in [*texts, *codes]):
+        by_text = any(" ".join(wanted.split()).lower() in flat for wanted in row["texts"])
+        # a bare "error 2" is anybody's, make's for example
+        by_code = row["code"] and re.search(rf"\bcuda error:? \(?{row['code']}\b", flat)
+        if by_text or by_code:
             found.append(row)
     return found
 

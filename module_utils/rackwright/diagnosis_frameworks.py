@@ -57,7 +57,7 @@ def torch_of(report: Report, environment: Mapping[str, Any]) -> Build | None:
         return build
     codes = [gpu_code.Code(capability, False) for capability in known["sass_x86_64"]]
     if known["ptx"]:
-        codes.append(gpu_code.Code(known["sass_x86_64"][-1], True))
+        codes.append(gpu_code.Code(max(known["sass_x86_64"], key=version_key), True))
     basis = f"{_WHEELS}, torch {row['version']} {torch['build']}" if row else _WHEELS
     return replace(build, codes=tuple(codes), ptx_known=known["ptx"] is not None, basis=basis)
 
@@ -98,6 +98,9 @@ def gpu_code_of_builds(report: Report) -> None:
     if not e.gpu:
         report.unknown("no-kernel-image", e.name, e.why("gpu"))
         return
+    for place, reason in sorted((e.frameworks.get("missing") or {}).items()):
+        if place.startswith("environments"):
+            report.unknown("no-kernel-image", place.partition(".")[2] or e.name, reason)
     models: dict[tuple[str, str | None], None] = {}
     for device in e.devices:
         name = device.get("name") or " or ".join(device.get("catalogue_candidates") or []) or "NVIDIA GPU"

@@ -30,7 +30,7 @@ def fleet_text(nodes: Sequence[Mapping[str, Any]], report: str | None) -> str:
 
 def _node(node: Mapping[str, Any]) -> list[str]:
     counts = ", ".join(f"{number} {severity}" for severity, number in node["counts"].items() if number)
-    lines = [f"{node['node']}{SIMULATED if node['simulated'] else ''}: {counts}"]
+    lines = [f"{node['node']}{SIMULATED if node['simulated'] else ''}: {counts or 'no finding of its own'}"]
     for finding in node["findings"]:
         lines += ["", *_finding(finding)]
     if node["not_measured"]:

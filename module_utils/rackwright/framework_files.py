@@ -63,7 +63,9 @@ class Place:
 
 
 def find_places(root: str, given: list[str], search: bool) -> dict[str, list[Any]]:
-    """Return ``places`` (fields of `Place`): given ones, and found ones with a framework; ``absent`` lists wrong paths.
+    """Return ``places`` (fields of `Place`): given ones, and found ones with a framework.
+
+    ``absent`` lists given paths that are none, ``closed`` the home directories this user may not look into.
 
     Only JSON data, so that it can be asked in a child process: a dead network file system blocks the first look at it.
     """
@@ -78,7 +80,16 @@ def find_places(root: str, given: list[str], search: bool) -> dict[str, list[Any
         if any(name in _WANTED for name in read_versions(place.site)):
             places.setdefault(os.path.realpath(place.site), place)
     ordered = sorted(places.values(), key=lambda place: (place.path, place.site))
-    return {"places": [[place.path, place.kind, place.site, place.python] for place in ordered], "absent": absent}
+    return {
+        "places": [[place.path, place.kind, place.site, place.python] for place in ordered],
+        "absent": absent,
+        "closed": _closed(root) if search else [],
+    }
+
+
+def _closed(root: str) -> list[str]:
+    homes = [path for home in _HOMES for path in glob.glob(os.path.join(glob.escape(root), home))]
+    return sorted(path for path in homes if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK))
 
 
 def _searched(root: str) -> list[Place]:

@@ -63,9 +63,11 @@ def probe_frameworks(request: FrameworkRequest) -> dict[str, Any]:
     )
     if found.status != "ok":
         missing["environments"] = f"the search for Python environments gave no answer: {found.detail}"
-    answer = found.value or {"places": [], "absent": []}
+    answer = found.value or {"places": [], "absent": [], "closed": []}
     for path in answer["absent"]:
         missing[f"environments.{path}"] = "there is no Python environment"
+    for path in answer["closed"]:
+        missing[f"environments.{path}"] = "this user may not look into it"
     places = [Place(*fields) for fields in answer["places"]]
     if len(places) > MOST:
         missing["environments"] = f"{len(places)} were found, only the first {MOST} are looked at: name the others"
@@ -115,7 +117,7 @@ def _take(record: dict[str, Any], answer: dict[str, Any]) -> None:
 def ask(place: Place, timeout: float) -> dict[str, Any]:
     """Return what torch of one place answers; ``error`` says why it does not, ``asked`` whether it was tried."""
     if place.python is None or not os.access(place.python, os.X_OK):
-        return {"error": "its interpreter is not there"}
+        return {"error": f"its interpreter {place.python} leads nowhere, or this user may not run it"}
     danger = _danger(place)
     if danger:
         return {"error": danger}

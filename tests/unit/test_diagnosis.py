@@ -327,6 +327,8 @@ NO_FRAMEWORKS = evidence(
         ("no-kernel-image", "does not know this build", in_environment(torch=torch("2.99.0", "13.0", None))),
         ("no-kernel-image", "GPU code the build holds is not known", in_environment(
             gpu("H100", os={"machine": "aarch64"}), torch=torch("2.9.0", "12.8", None))),
+        ("no-kernel-image", "there is no Python environment", evidence(frameworks=frameworks(
+            missing={"environments./data/venv": "there is no Python environment"}))),
         ("unsupported-ptx", "CUDA version the driver knows", with_torch(
             "2.9.0", "12.8", ["compute_90"], gpu=gpu("5090", cuda=None))),
         ("driver-too-old", "driver version is not known", with_torch(
@@ -538,6 +540,7 @@ TEXTS: list[tuple[str, str]] = [
     ("CUDA driver version is insufficient for CUDA runtime version", "driver-too-old"),
     ("The NVIDIA driver on your system is too old (found version 12020)", "driver-too-old"),
     ("RuntimeError: No CUDA GPUs are available", "no-device"),
+    ("ggml: CUDA error 802 in line 7", "system-not-ready"),
     ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", "out-of-memory"),
     ("torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:2006, ncclSystemError", "nccl"),
     ("[Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)", "nccl"),
@@ -554,7 +557,9 @@ def test_every_row_of_the_table_is_recognised_by_a_test() -> None:
     assert {row for _text, row in TEXTS} == {entry["id"] for entry in ERRORS["errors"]}
 
 
-@pytest.mark.parametrize("text", ["", "everything is fine", "error code 209000", "CUDA error 2090: something"])
+@pytest.mark.parametrize(
+    "text", ["", "everything is fine", "error code 209000", "CUDA error 2090: x", "make: *** Error 2"]
+)
 def test_other_texts_are_not_recognised(text: str) -> None:
     assert known_errors(ERRORS, text) == []
 
@@ -664,6 +669,10 @@ def test_text_is_readable_and_commands_stay_whole() -> None:
     assert '"torch==2.7.0+cu128"' in "\n".join(lines)
     assert "Nothing found on n2." in lines
     assert lines[-2:] == ["2 node(s): 1 with errors.", "Report: /tmp/x.json"]
+
+
+def test_a_node_with_nothing_but_a_pasted_error_says_so() -> None:
+    assert "n1: no finding of its own" in fleet_text([told(evidence(), TEXTS[0][0])], None).splitlines()
 
 
 def test_long_lists_are_cut_with_a_count() -> None:

@@ -18,6 +18,7 @@ from ansible.module_utils.testing import patch_module_args
 from support.fake_frameworks import MINOR, fake_dist, fake_environment, fake_tensorflow, fake_torch
 
 from ansible.module_utils.rackwright import framework_probe
+from ansible.module_utils.rackwright.child import ChildResult, run_in_child
 from ansible.module_utils.rackwright.framework_files import (
     build_name,
     find_places,
@@ -129,8 +130,6 @@ def test_when_the_time_is_spent_the_files_still_speak(tmp_path: Path, monkeypatc
 
 
 def framework_probe_result(value: Any) -> Any:
-    from ansible.module_utils.rackwright.child import ChildResult
-
     return ChildResult("ok", value=value)
 
 
@@ -170,6 +169,26 @@ def test_given_paths_are_looked_at_and_wrong_ones_named(tmp_path: Path) -> None:
     )
     assert full["torch"]["version"] == "2.13.0+cpu"
     assert state["missing"] == {f"environments.{tmp_path}/nowhere": "there is no Python environment"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the test takes rights away from somebody else")
+def test_homes_that_are_closed_to_this_user_are_named(request: pytest.FixtureRequest) -> None:
+    root = Path(tempfile.mkdtemp())
+    request.addfinalizer(lambda: shutil.rmtree(root))
+    root.chmod(0o755)
+    for name, mode in (("home/ai", 0o700), ("home/open", 0o755)):
+        (root / name).mkdir(parents=True)
+        (root / name).chmod(mode)
+
+    found = run_in_child(_as_nobody, (str(root),))
+
+    assert found.value["closed"] == [f"{root}/home/ai"]
+    assert look(root)["missing"] == {}  # root may look everywhere
+
+
+def _as_nobody(root: str) -> dict[str, Any]:
+    os.setuid(65534)
+    return find_places(root, [], True)
 
 
 def test_packages_of_the_system_and_of_users_are_found(tmp_path: Path) -> None:
