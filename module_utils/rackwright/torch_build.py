@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which build of a PyTorch release fits a node: tables and facts in, a choice or a refusal out.
+"""Whether a build of a PyTorch release fits a node: tables and facts in, a choice or a refusal out.
 
 Pure: nothing here looks at a machine. ``table`` is ``roles/gpu_stack/files/tables/frameworks.yml`` as data.
 """
@@ -31,6 +31,7 @@ class Node:
     simulated: bool = False
     driver: str | None = None
     gpus: tuple[tuple[str, str], ...] = ()  # (name, compute capability)
+    native_cuda: str | None = None  # newest CUDA the driver knows in full
     sliced: bool = False  # a GPU is in MIG mode
     name: str = "this node"
 
@@ -82,6 +83,7 @@ def node_from_facts(
         simulated=bool(gpu.get("simulated")),
         driver=driver.get("kernel_module_version") or driver.get("nvml_version"),
         gpus=tuple(gpus),
+        native_cuda=driver.get("cuda_driver_version"),
         sliced=any((device.get("mig") or {}).get("mode") == "enabled" for device in gpu.get("devices") or []),
         name=name,
     )
@@ -161,7 +163,7 @@ def code_problem(
 
 def why_not(table: dict[str, Any], release: dict[str, Any], build: str, node: Node) -> str | None:
     """Return the reason why a CUDA build cannot run on a node, or None when it can."""
-    problem = code_problem(table, release, build, node.arch, node.gpus)
+    problem = code_problem(table, release, build, node.arch, node.gpus, node.native_cuda)
     if problem:
         return problem
     minimum = minimum_driver(table, release["builds"][build]["cuda"])
@@ -209,13 +211,12 @@ def _alternative(table: dict[str, Any], wanted: str, node: Node) -> str:
         for build in builds_newest_first(release):
             if why_not(table, release, build, node) is None:
                 return f"The nearest that fits is {release['version']} with build {build}"
-    return "No release in the table fits; set pytorch_build to cpu, or update the driver"
+    return "No release in the table fits; plan again with playbooks/plan-stack.yml"
 
 
 def _refuse(table: dict[str, Any], version: str, build: str, node: Node, cause: str) -> InvalidInputError:
-    wanted = f"torch {version}" + ("" if build == "auto" else f" ({build})")
     return InvalidInputError(
-        f"choose {wanted}",
+        f"choose torch {version} ({build})",
         node.name,
         cause,
         _alternative(table, version, node),
@@ -249,14 +250,12 @@ def _choice(table: dict[str, Any], release: dict[str, Any], build: str, reason: 
     )
 
 
-def _cpu_reason(node: Node) -> str:
-    if node.simulated:
-        return "the node's GPUs are simulated and cannot run kernels"
-    return f"the node has no usable GPU (situation {node.situation})"
-
-
 def choose_build(table: dict[str, Any], version: str, build: str, node: Node) -> Choice:
-    """Return the build to install, or refuse in one sentence with the gate that failed and the nearest alternative."""
+    """Return the locked build with where it comes from, or refuse in one sentence with the gate that failed and the
+    nearest alternative.
+
+    GPUs that answer are held against it; where they do not (no driver yet, a reboot due) it is taken at its word.
+    """
     release = next((row for row in table["pytorch"]["releases"] if row["version"] == version), None)
     if release is None:
         raise _refuse(table, version, build, node, f"release {version} is not in the table of PyTorch releases")
@@ -264,9 +263,7 @@ def choose_build(table: dict[str, Any], version: str, build: str, node: Node) ->
     if problem:
         raise _refuse(table, version, build, node, f"torch {version} does not fit: {problem}")
     if build == "cpu":
-        return _choice(table, release, "cpu", "the CPU build was asked for")
-    if build == "auto":
-        return _choose_auto(table, release, node)
+        return _choice(table, release, "cpu", "the CPU build is locked")
     if build not in release["builds"]:
         known = ", ".join(["cpu", *sorted(release["builds"])])
         raise _refuse(table, version, build, node, f"torch {version} has no build {build} (it has {known})")
@@ -274,19 +271,7 @@ def choose_build(table: dict[str, Any], version: str, build: str, node: Node) ->
         problem = why_not(table, release, build, node)
         if problem:
             raise _refuse(table, version, build, node, problem)
-    return _choice(table, release, build, f"build {build} was asked for")
-
-
-def _choose_auto(table: dict[str, Any], release: dict[str, Any], node: Node) -> Choice:
-    if not node.usable_gpu:
-        return _choice(table, release, "cpu", _cpu_reason(node))
-    problems = []
-    for build in builds_newest_first(release):
-        problem = why_not(table, release, build, node)
-        if problem is None:
-            return _choice(table, release, build, f"newest build of {release['version']} for every GPU and the driver")
-        problems.append(problem)
-    raise _refuse(table, release["version"], "auto", node, "; ".join(problems))
+    return _choice(table, release, build, f"build {build} is locked")
 
 
 def wanted_installed(choice: dict[str, Any], found_version: str, found_cuda: str | None) -> str | None:

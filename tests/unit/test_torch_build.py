@@ -18,6 +18,7 @@ from ansible.module_utils.rackwright.torch_build import (
     sass_runs,
     version_key,
     wanted_installed,
+    why_not,
 )
 from ansible.module_utils.rackwright.torch_env import MARKER, TorchRequest, file_problems
 from ansible.module_utils.rackwright.wheel_install import Venv
@@ -52,17 +53,26 @@ def ready(driver: str, *gpus: tuple[str, str], **changes: Any) -> Node:
         ("2.7.0", ready("570.10.00", B200), "cu128"),
         ("2.0.1", ready("470.10.00", A100), "cu118"),
         ("2.13.0", Node(situation="wsl2", driver="580.97", gpus=(RTX4090,)), "cu132"),
-        ("2.13.0", Node(situation="wsl2"), "cpu"),
+        # GPUs that do not answer: the lock is taken at its word
+        ("2.13.0", Node(situation="version_mismatch", driver="535.261.03", gpus=(H100,)), "cu132"),
+        ("2.13.0", Node(situation="no_driver", gpus=(H100,)), "cu132"),
         ("2.13.0", Node(situation="no_gpu"), "cpu"),
-        ("2.13.0", Node(situation="no_driver", gpus=(H100,)), "cpu"),
         ("2.13.0", Node(situation="ready", simulated=True, driver="580.82.07", gpus=(H100,)), "cpu"),
-        ("2.13.0", Node(situation="ready", driver="580.82.07"), "cpu"),
     ],
 )
-def test_auto_takes_the_newest_build_that_runs_on_every_gpu(version: str, node: Node, build: str) -> None:
-    choice = choose_build(TABLE, version, "auto", node)
+def test_a_locked_build_that_runs_is_accepted(version: str, node: Node, build: str) -> None:
+    choice = choose_build(TABLE, version, build, node)
     assert (choice.version, choice.build) == (version, build)
     assert choice.index_url.endswith(f"/{build}")
+
+
+def test_ptx_counts_with_the_cuda_the_driver_knows() -> None:
+    """What planning accepts, the node must not refuse."""
+    release = {"version": "9.9.0", "builds": {"cu130": {"cuda": "13.0", "sass_x86_64": ["9.0"], "ptx": True}}}
+    newer = ("a later card", "12.0")
+    assert why_not(TABLE, release, "cu130", ready("580.65.06", newer, native_cuda="13.0")) is None
+    assert "no code" in str(why_not(TABLE, release, "cu130", ready("580.65.06", newer, native_cuda="12.8")))
+    assert "no code" in str(why_not(TABLE, release, "cu130", ready("580.65.06", newer)))
 
 
 @pytest.mark.parametrize(
@@ -70,21 +80,21 @@ def test_auto_takes_the_newest_build_that_runs_on_every_gpu(version: str, node: 
     [
         (
             "2.15.0",
-            "auto",
+            "cu132",
             ready("580.82.07", V100),
             "cu132 has no code for Tesla V100-SXM2-32GB (compute capability 7.0; it has 7.5, 8.0, 8.6, 9.0",
             "The nearest that fits is 2.14.1 with build cu126",
         ),
         (
             "2.15.0",
-            "auto",
+            "cu130",
             ready("535.261.03", H100),
             "cu130 needs driver 580.65.06 or newer and the node has 535.261.03",
             "The nearest that fits is 2.14.1 with build cu126",
         ),
         (
             "2.13.0",
-            "auto",
+            "cu126",
             ready("580.82.07", V100, B200),
             "cu126 has no code for NVIDIA B200",
             "The nearest that fits is 2.10.0 with build cu128",
@@ -114,7 +124,7 @@ def test_auto_takes_the_newest_build_that_runs_on_every_gpu(version: str, node: 
         ),
         (
             "2.6.0",
-            "auto",
+            "cu124",
             Node(situation="ready", driver=None, gpus=(H100,), python="3.11"),
             "the node's driver version is not known",
             "No release in the table fits",
