@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import model_fit
 import pytest
 import yaml
 from support.commands import simulation
 from support.simulated_node import SimulatedNode
+
+from ansible.module_utils.rackwright.errors import InvalidInputError, RackwrightError
 
 ROOT = Path(__file__).resolve().parents[2]
 LLAMA = {
@@ -28,7 +31,9 @@ LLAMA = {
 }
 
 
-def play(playbook: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def play(
+    playbook: str, *arguments: str, cwd: Path = ROOT, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a playbook from ``cwd`` under the project's own configuration."""
     program = Path(sys.executable).parent / "ansible-playbook"
     return subprocess.run(
@@ -38,7 +43,7 @@ def play(playbook: str, *arguments: str, cwd: Path = ROOT, **environment: str) -
             **os.environ,
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
-            **environment,
+            **(environment or {}),
             "PWD": str(cwd),
         },
         text=True,
@@ -48,9 +53,9 @@ def play(playbook: str, *arguments: str, cwd: Path = ROOT, **environment: str) -
     )
 
 
-def fit(*arguments: str, cwd: Path = ROOT, **environment: str) -> str:
+def fit(*arguments: str, cwd: Path = ROOT, environment: dict[str, str] | None = None) -> str:
     """The output of a run that succeeds and changes nothing."""
-    done = play("fit-models.yml", *arguments, cwd=cwd, **environment)
+    done = play("fit-models.yml", *arguments, cwd=cwd, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "changed=0" in done.stdout
     return done.stdout
@@ -71,7 +76,7 @@ def test_the_fleet_is_the_nodes_of_which_something_is_known(site: Path, tmp_path
         *("-i", str(site), "-e", "fit_model=Qwen2.5-14B-Instruct", "-e", "fit_formats=bf16,int4"),
         *("-e", "fit_report=fit.json"),
         cwd=tmp_path,
-        ANSIBLE_CACHE_PLUGIN_CONNECTION=str(tmp_path / "cache"),
+        environment={"ANSIBLE_CACHE_PLUGIN_CONNECTION": str(tmp_path / "cache")},
     )
     document = json.loads((tmp_path / "fit.json").read_text(encoding="utf-8"))
 
@@ -85,9 +90,9 @@ def test_facts_of_a_node_answer_what_it_can_run(site: Path, tmp_path: Path) -> N
     node = SimulatedNode(tmp_path, "h100x8")
     environment = simulation(node, tmp_path / "cache")
     sysroot = ("-e", f"gpu_facts_sysroot={node.sysroot}")
-    gathered = play("gather-facts.yml", "-i", str(site), "--limit", "node", *sysroot, **environment)
+    gathered = play("gather-facts.yml", "-i", str(site), "--limit", "node", *sysroot, environment=environment)
     assert gathered.returncode == 0, gathered.stdout
-    text = fit("-i", str(site), "-e", "node=node", **environment)
+    text = fit("-i", str(site), "-e", "node=node", environment=environment)
 
     assert "What node can run: NVIDIA H100 80GB HBM3 (simulated), 79.6 GiB each, NVLink on every pair" in text
     assert "Llama-3.1-405B-Instruct" in text
@@ -95,9 +100,17 @@ def test_facts_of_a_node_answer_what_it_can_run(site: Path, tmp_path: Path) -> N
 
 def test_without_anything_known_the_catalogue_answers(tmp_path: Path) -> None:
     cache = {"ANSIBLE_CACHE_PLUGIN_CONNECTION": str(tmp_path)}
-    text = fit("-i", "localhost,", "-e", "fit_model=phi-4", **cache)
+    text = fit("-i", "localhost,", "-e", "fit_model=phi-4", environment=cache)
     alone = fit(
-        "-i", "localhost,", "-e", "fit_model=phi-4", "-e", "fit_cards=l4", "-e", "rackwright_hosts=all", **cache
+        "-i",
+        "localhost,",
+        "-e",
+        "fit_model=phi-4",
+        "-e",
+        "fit_cards=l4",
+        "-e",
+        "rackwright_hosts=all",
+        environment=cache,
     )
 
     assert "rtx-3060" in text
@@ -135,22 +148,14 @@ def test_check_mode_computes_and_writes_nothing(tmp_path: Path) -> None:
         ({}, "Could not size the model on fit_model: no model is named."),
         ({"node": "nobody"}, "Could not size for the node on nobody: the inventory has no such node."),
         ({"node": "silent"}, "Could not size for the node on silent: it has neither facts nor a description."),
-        ({"fit_model": "qwen25-7b"}, "close ones are Qwen2.5-7B-Instruct"),
-        ({"fit_model": "nowhere.json"}, "Could not read the model on"),
-        ({"fit_model": {"layers": 3}}, "its shape lacks hidden, heads, kv_heads, vocab."),
-        ({"fit_model": "phi-4", "fit_cards": ["rtx-9090"]}, "the catalogue has no such id."),
         ({"fit_model": "phi-4", "fit_kv_dtype": "int4"}, "value of kv_dtype must be one of: bf16, fp16, fp8, int8"),
         ({"fit_model": "phi-4", "fit_report": "/nowhere/fit.json"}, "Could not write the report on /nowhere"),
-        (
-            {"fit_model": "phi-4", "stack_extra_tables": {"models": {"rows": []}}},
-            "Could not use the extra table on stack_extra_tables: ",
-        ),
     ],
 )
 def test_a_slip_is_one_sentence(site: Path, tmp_path: Path, wish: dict[str, Any], sentence: str) -> None:
     done = play(
         *("fit-models.yml", "-i", str(site), "-e", json.dumps(wish)),
-        ANSIBLE_CACHE_PLUGIN_CONNECTION=str(tmp_path / "cache"),
+        environment={"ANSIBLE_CACHE_PLUGIN_CONNECTION": str(tmp_path / "cache")},
     )
 
     assert done.returncode != 0
@@ -158,14 +163,41 @@ def test_a_slip_is_one_sentence(site: Path, tmp_path: Path, wish: dict[str, Any]
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_broken_config_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("[1, 2", encoding="utf-8")
-    (tmp_path / "list.json").write_text("[1, 2]", encoding="utf-8")
+def computed(**options: Any) -> dict[str, Any]:
+    """What the module computes for these options."""
+    defaults = {name: option.get("default") for name, option in model_fit.ARGUMENT_SPEC.items()}
+    return model_fit.compute({**defaults, "tables": str(ROOT / "roles/gpu_stack/files/tables"), **options})
 
-    for name, sentence in (("config.json", "Could not read the model on"), ("list.json", "it holds no object")):
-        done = play("fit-models.yml", "-e", f"fit_model={tmp_path / name}", "-e", "fit_cards=l4")
-        assert done.returncode != 0
-        assert sentence in done.stdout + done.stderr
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"model": "qwen25-7b"}, "close ones are Qwen2.5-7B-Instruct"),
+        ({"model": {"layers": 3}}, "its shape lacks hidden, heads, kv_heads, vocab."),
+        ({"model": "nowhere.json"}, "Could not read the model on nowhere.json: [Errno 2]"),
+        ({"model": "phi-4", "cards": ["rtx-9090"]}, "the catalogue has no such id."),
+        ({"model": "phi-4", "tables": "/nowhere"}, "Could not read a table on /nowhere/gpus.yml"),
+        (
+            {"model": "phi-4", "extra_tables": {"models": {"rows": []}}},
+            "Could not use the extra table on stack_extra_tables: ",
+        ),
+    ],
+)
+def test_what_cannot_be_computed_says_why(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RackwrightError, match=r"^Could not [^\n]+\.$") as caught:
+        computed(**options)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [("[1, 2", "Could not read the model on"), ("[1, 2]", "it holds no object")]
+)
+def test_a_broken_config_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(InvalidInputError, match=sentence):
+        computed(model=str(path), cards=["l4"])
 
 
 def test_a_row_of_the_site_is_a_model_like_any_other() -> None:
@@ -175,8 +207,7 @@ def test_a_row_of_the_site_is_a_model_like_any_other() -> None:
         **{"context_config": 8192, "params_total": 1235814400, "params_active": 1235814400},
         **{"params_embedding_lm_head": 262668288, "kv_bytes_per_token_bf16": 32768, "sources": []},
     }
-    wish = {"fit_model": "ours-1b", "fit_cards": ["l4"], "stack_extra_tables": {"models": {"models": [row]}}}
-    done = play("fit-models.yml", "-e", json.dumps(wish))
+    document = computed(model="ours-1b", cards=["l4"], extra_tables={"models": {"models": [row]}})
 
-    assert done.returncode == 0, done.stdout
-    assert "ours-1b: 1.24 B parameters" in done.stdout
+    assert document["model"]["params_total"] == 1235814400
+    assert document["results"][0]["verdict"] == "fits"
