@@ -10,7 +10,7 @@ from typing import Any
 from .compat_gpu import native_cuda
 from .compat_rules import Case, TablesLike, at_least, find, major, shown
 from .stack_node import Gpu
-from .torch_build import code_problem, ptx_runs, sass_runs, version_key
+from .torch_build import code_problem, minimum_driver, ptx_runs, sass_runs, version_key
 
 Problem = tuple[str, str]
 
@@ -44,9 +44,9 @@ def runtime_of(case: Case, driver_version: str | None) -> Runtime:
 
 
 def cuda_minimum(tables: TablesLike, cuda: str) -> tuple[str | None, dict[str, Any] | None]:
-    """Return the oldest driver for programs of a CUDA version and its table row: minor-version compatibility."""
+    """Return the oldest driver for programs of a CUDA version (minor-version compatibility) and the row that says it."""
     row = find(tables.cuda["minor_version_compatibility"], "cuda_major", int(major(cuda)))
-    return (row["min_driver"], row) if row else (None, None)
+    return (row["min_driver"], row) if row else (minimum_driver(tables.frameworks, cuda), None)
 
 
 def driver_cuda_problem(tables: TablesLike, what: str, cuda: str, runtime: Runtime) -> Problem | None:

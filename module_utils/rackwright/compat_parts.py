@@ -45,7 +45,7 @@ def serving_part(found: Framework | None) -> dict[str, Any] | None:
         return None
     row = found.serving
     names = {"transformers": "transformers", "flashinfer": "flashinfer-python", "xgrammar": "xgrammar"}
-    pins = [f"{package}{row[key]}" for key, package in names.items() if row[key]]
+    pins = [f"{package}{row[key]}" for key, package in names.items() if row.get(key)]
     return {
         "engine": "vllm",
         "version": row["version"],

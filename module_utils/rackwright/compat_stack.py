@@ -21,7 +21,7 @@ from .compat_packages import (
 )
 from .compat_parts import framework_part, libraries_part, serving_part
 from .compat_platform import Platform, choose_platform, wsl_row
-from .compat_rules import Case, Refusal, TablesLike, sources_of
+from .compat_rules import Case, Refusal, TablesLike, major, sources_of
 from .stack_node import StackNode
 from .torch_build import version_key
 
@@ -71,16 +71,16 @@ def _minimum(case: Case, cudas: list[str]) -> str | None:
     least: str | None = None
     for cuda in cudas:
         minimum, row = cuda_minimum(case.tables, cuda)
-        if minimum and row and (least is None or version_key(minimum) > version_key(least)):
+        if minimum and (least is None or version_key(minimum) > version_key(least)):
             least = minimum
             item = "driver.minimum" if not case.node.wsl else "platform.windows_driver_minimum"
             whose = "the NVIDIA driver of Windows must be" if case.node.wsl else "the driver must be"
             case.decide(
                 item,
                 minimum,
-                f"CUDA {row['cuda_major']}: {whose} {minimum} or newer (minor-version compatibility)",
-                f"cuda/minor_version_compatibility/{row['cuda_major']}",
-                sources_of(case.tables.cuda, row),
+                f"CUDA {major(cuda)}: {whose} {minimum} or newer (minor-version compatibility)",
+                f"cuda/minor_version_compatibility/{major(cuda)}" if row else "frameworks/cuda_minimum_drivers",
+                sources_of(case.tables.cuda, row or {}),
             )
     return least
 

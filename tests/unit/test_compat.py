@@ -227,6 +227,23 @@ def test_a_sites_branch_with_all_columns_is_chosen() -> None:
     assert problems == ["driver branch 630 is not in the table"]
 
 
+def test_a_sites_serving_release_with_few_columns_is_planned() -> None:
+    row = {"version": "0.33.1", "pythons": ["3.12"], "torch": "2.14.1", "sources": ["our own mirror"]}
+    solution = plan(node("l40s"), with_rows(frameworks={"vllm": {"releases": [row]}}), serving="vllm")
+    assert solution.stack["serving"]["requirements"] == ["vllm==0.33.1", "torch==2.14.1"]
+    assert solution.stack["framework"]["version"] == "2.14.1"
+
+
+def test_a_sites_next_cuda_major_needs_the_driver_it_names() -> None:
+    build = {"cuda": "14.0", "sass_x86_64": ["8.9"], "ptx": None}
+    row = {"version": "9.0.0", "pythons": ["3.12"], "pypi_default_build": "cu140", "builds": {"cu140": build}}
+    rows = {"pytorch": {"releases": [row]}, "cuda_minimum_drivers": {"14": "600.10.01"}}
+    toolkit = {"release": "14.0.0", "toolkit": "14.0", "compute_capabilities": ["8.9"]}
+    tables = with_rows(frameworks=rows, cuda={"releases": [toolkit]})
+    assert plan(node("l40s"), tables, policy="newest").stack["driver"]["minimum"] == "600.10.01"
+    assert plan(node("l40s"), tables, framework_version="9.0.0").gate == "driver-cuda"
+
+
 def test_a_sites_newer_version_of_a_branch_is_pinned() -> None:
     tables = with_rows(drivers={"branches": [{"branch": "595", "latest_known": "595.99.01"}]})
     assert plan(node("t4"), tables).stack["driver"]["packages"][0]["version"] == "595.99.01*"
@@ -253,9 +270,9 @@ def test_a_build_with_ptx_serves_a_newer_gpu_only_under_a_driver_that_compiles_i
 
 def test_the_names_of_a_node_are_in_no_answer() -> None:
     """A fleet solves each kind of node once, so an answer must fit every node of the kind."""
-    for machine, wishes in ((node("t4"), {}), (node("k80"), {})):
+    for machine in (node("t4"), node("k80")):
         renamed = dataclasses.replace(machine, name="unmistakable")
-        first, second = plan(machine, **wishes), plan(renamed, **wishes)
+        first, second = plan(machine), plan(renamed)
         assert dataclasses.replace(second, node=first.node) == first
         assert "unmistakable" not in f"{second.stack}{second.decisions}{second.reason}{second.alternatives}"
 

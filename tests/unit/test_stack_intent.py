@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible.module_utils.rackwright.errors import InvalidInputError
 from ansible.module_utils.rackwright.stack_intent import Intent, intent_from_vars
@@ -83,3 +85,17 @@ def test_a_changed_intent_changes_only_that() -> None:
     intent = Intent(policy="lts")
     assert intent.changed({"stack_framework_version": "2.14.0"}) == Intent(policy="lts", framework_version="2.14.0")
     assert intent == Intent(policy="lts")
+
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = yaml.safe_load((ROOT / "roles/gpu_stack/meta/argument_specs.yml").read_text())["argument_specs"]["main"][
+    "options"
+]
+
+
+@pytest.mark.parametrize(("name", "default"), Intent().as_dict().items())
+def test_every_wish_is_documented_with_its_default_and_choices(name: str, default: str) -> None:
+    assert OPTIONS[name]["default"] == default
+    for choice in OPTIONS[name].get("choices", []):
+        intent_from_vars("n", {name: choice})
+    assert f"| `{name}` |" in (ROOT / "docs" / "planning.md").read_text()
