@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 FORMAT = "${Package} ${Version} ${source:Package}\\n"
@@ -65,3 +66,9 @@ def test_sources_of_others_are_untouched_and_the_own_are_readable(host: Any) -> 
     files = host.check_output("find /etc/apt -path '/etc/apt/sources.list*' -type f").split()
     assert files
     assert [path for path in files if host.file(path).mode & 0o444 != 0o444] == []
+
+
+def test_the_role_left_a_receipt_that_only_root_can_read(host: Any) -> None:
+    receipt = host.file("/var/lib/rackwright/receipts/nvidia_driver.json")
+    assert (receipt.user, receipt.mode) == ("root", 0o600)
+    assert json.loads(receipt.content_string)["role"] == "nvidia_driver"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -80,3 +81,9 @@ def test_kernels_are_held_and_have_headers(host: Any) -> None:
 
 def test_systemd_is_content(host: Any) -> None:
     assert host.check_output("systemctl list-units --state=failed --plain --no-legend") == ""
+
+
+def test_the_role_left_a_receipt_that_only_root_can_read(host: Any) -> None:
+    receipt = host.file("/var/lib/rackwright/receipts/os_base.json")
+    assert (receipt.user, receipt.mode) == ("root", 0o600)
+    assert json.loads(receipt.content_string)["role"] == "os_base"

@@ -33,3 +33,9 @@ def test_every_file_has_one_owner(host: Any) -> None:
 def test_the_systems_python_is_still_protected(host: Any) -> None:
     assert host.check_output("ls /usr/lib/python3*/EXTERNALLY-MANAGED") != ""
     assert host.check_output("find /usr/local/lib -name '*.dist-info'") == ""
+
+
+def test_the_role_left_a_receipt_that_only_root_can_read(host: Any) -> None:
+    receipt = host.file("/var/lib/rackwright/receipts/python_env.json")
+    assert (receipt.user, receipt.mode) == ("root", 0o600)
+    assert json.loads(receipt.content_string)["role"] == "python_env"

@@ -29,3 +29,9 @@ def test_what_was_recorded_is_what_imports(host: Any) -> None:
 def test_numpy_and_torch_share_memory(host: Any) -> None:
     script = "import numpy, torch; print(float(torch.from_numpy(numpy.ones(4)).sum()))"
     assert host.check_output(f'{VENV}/bin/python -I -c "{script}"') == "4.0"
+
+
+def test_the_role_left_a_receipt_that_only_root_can_read(host: Any) -> None:
+    receipt = host.file("/var/lib/rackwright/receipts/pytorch.json")
+    assert (receipt.user, receipt.mode) == ("root", 0o600)
+    assert json.loads(receipt.content_string)["role"] == "pytorch"
