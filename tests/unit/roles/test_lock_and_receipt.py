@@ -99,3 +99,11 @@ def test_a_description_may_hold_what_planning_reads() -> None:
     options = load(GPU_STACK / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
 
     assert set(options["node_description"]["options"]) == set(_DESCRIPTION_KEYS)
+
+
+@pytest.mark.parametrize(("role", "watched"), [("os_base", {"kernels"}), ("nvidia_driver", {"kernels", "modules"})])
+def test_a_kernel_that_comes_later_makes_its_roles_stale(role: str, watched: set[str]) -> None:
+    """Test nodes are containers without kernels, so no scenario can show it; tests/unit/test_receipt_items.py does."""
+    receipt = load(ROOT / "roles" / role / "tasks/receipt.yml")[0]["receipt"]
+
+    assert watched <= set(receipt)
