@@ -135,7 +135,8 @@ def fit(shape: Shape, form: Format, wish: Wish, target: Target) -> dict[str, Any
                 found = {**base, **_fitting(shape, form, wish, target, serving)}
                 if not wish.goal or found["goal"]["verdict"] != UNATTAINABLE:
                     return found
-                best = found
+                # of what cannot meet the goal, the most GPUs with the widest tensor parallelism come closest
+                best = found if best is None or found["gpus"] > best["gpus"] else best
     if best is not None:
         return best
     return {**base, **_misfit(shape, form, wish, target, tried)}

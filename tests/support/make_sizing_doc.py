@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Write the computed tables of docs/sizing.md between their markers; the tests compare them with the code."""
 

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from unit.sizing_samples import TABLES
 
 from ansible.module_utils.rackwright import sizing, sizing_report
 from ansible.module_utils.rackwright.errors import InvalidInputError
@@ -22,12 +21,6 @@ from ansible.module_utils.rackwright.sizing_training import (
     training_memory,
 )
 
-DIRECTORY = Path(__file__).resolve().parents[2] / "roles/gpu_stack/files/tables"
-READ = {
-    name: yaml.safe_load((DIRECTORY / f"{name}.yml").read_text(encoding="utf-8"))
-    for name in ("models", "sizing", "gpus")
-}
-TABLES = sizing.Tables(READ["models"]["models"], READ["sizing"], READ["gpus"])
 LLAMA = sizing.shape_of("Llama-3.1-8B-Instruct", TABLES.models)
 SIZE = count(LLAMA).total
 BF16 = weight_format(TABLES.sizing, "bf16", LLAMA)
