@@ -13,132 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from ansible.module_utils.rackwright.receipt_items import Node, collect, complaints, drift, not_installed, wanted_of
-from ansible.module_utils.rackwright.receipt_items_packages import is_held, read_dpkg, read_rpm
-from ansible.module_utils.rackwright.receipt_items_venvs import read_venv
-
-KERNEL = "6.1.0-56-amd64"
-STANZA = (
-    "Package: {name}\nStatus: {status}\nPriority: optional\nArchitecture: {arch}\nVersion: {version}\nDescription: x\n"
+from support.receipt_node import (
+    KERNEL,
+    WANTED,
+    example_node,
+    folder_instead,
+    install,
+    link,
+    new_kernel,
+    node,
+    put,
+    reinstall,
+    rewrite,
+    stanza,
+    units,
 )
 
-
-def stanza(name: str, version: str, status: str = "install ok installed", arch: str = "amd64") -> str:
-    return STANZA.format(name=name, version=version, status=status, arch=arch)
-
-
-def put(root: Path, name: str, content: str = "") -> Path:
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8")
-    return path
-
-
-def dpkg(root: Path, *stanzas: str) -> None:
-    put(root, "var/lib/dpkg/status", "\n".join([stanza("dpkg", "1.21.22"), *stanzas]))
-
-
-def units(states: dict[str, tuple[str, str]]) -> Callable[[list[str]], tuple[int, str, str]]:
-    """A systemctl that knows these units, in its own output form: one block per argument, in the order asked."""
-
-    def run(command: list[str]) -> tuple[int, str, str]:
-        assert command[:2] == ["systemctl", "show"]
-        blocks = []
-        for name in command[command.index("--") + 1 :]:
-            enabled, active = states.get(name, ("", "inactive"))
-            load = "loaded" if name in states else "not-found"
-            blocks.append(f"LoadState={load}\nActiveState={active}\nUnitFileState={enabled}\n")
-        return 0, "\n".join(blocks), ""
-
-    return run
-
-
-def venv(root: Path, name: str = "opt/venv", packages: dict[str, str] | None = None) -> Path:
-    python = put(root, "usr/bin/python3.11")
-    python.chmod(0o755)
-    folder = root / name
-    (folder / "bin").mkdir(parents=True)
-    (folder / "bin/python").symlink_to(python)
-    put(folder, "bin/activate")
-    put(folder, "pyvenv.cfg", "home = /usr/bin\nversion = 3.11.2\n")
-    for package, version in (packages or {"numpy": "2.1", "torch": "2.13.0"}).items():
-        install(folder, package, version)
-    return folder
-
-
-def install(folder: Path, package: str, version: str) -> None:
-    site = folder / "lib/python3.11/site-packages"
-    info = f"{package}-{version}.dist-info"
-    put(site, f"{package}/__init__.py", "x = 1\n")
-    put(site, f"{info}/METADATA", f"Name: {package}\nVersion: {version}\n")
-    put(site, f"{info}/RECORD", f"{package}/__init__.py,sha256=x,6\n{info}/METADATA,,\n{info}/RECORD,,\n")
+from ansible.module_utils.rackwright.receipt_items import Node, collect, complaints, drift, not_installed, wanted_of
+from ansible.module_utils.rackwright.receipt_items_venvs import read_venv
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A node with one item of each kind."""
-    put(tmp_path, "etc/modprobe.d/rackwright-nouveau.conf", "blacklist nouveau\n").chmod(0o644)
-    dpkg(
-        tmp_path,
-        stanza("cmake", "3.25.1-1"),
-        stanza("nvidia-smi", "535.309.01-1", "hold ok installed"),
-        stanza("gone", "1", "deinstall ok config-files"),
-    )
-    put(tmp_path, "proc/sys/vm/swappiness", "10\n")
-    put(tmp_path, f"boot/vmlinuz-{KERNEL}")
-    put(tmp_path, f"usr/src/linux-headers-{KERNEL}/.config")
-    put(tmp_path, f"lib/modules/{KERNEL}/updates/dkms/nvidia.ko.xz", "module")
-    put(tmp_path, f"lib/modules/{KERNEL}/modules.dep", "updates/dkms/nvidia.ko.xz:\nkernel/fs/ext4.ko: kernel/crc.ko\n")
-    venv(tmp_path)
-    return tmp_path
-
-
-WANTED: dict[str, Any] = {
-    "files": ["/etc/modprobe.d/rackwright-nouveau.conf"],
-    "absent": ["/etc/apt/apt.conf.d/49old"],
-    "packages": ["cmake", "nvidia-smi"],
-    "present": ["dpkg"],
-    "services": [{"name": "nvidia-persistenced", "enabled": True, "active": True}],
-    "sysctls": ["vm.swappiness"],
-    "kernels": True,
-    "modules": ["nvidia"],
-    "venvs": [{"path": "/opt/venv", "packages": None}],
-}
-STATES = {"nvidia-persistenced": ("enabled", "active")}
-
-
-def link(path: Path, target: Path) -> None:
-    path.rename(target)
-    path.symlink_to(target)
-
-
-def folder_instead(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def new_kernel(root: Path, release: str) -> None:
-    put(root, f"boot/vmlinuz-{release}")
-    (root / f"lib/modules/{release}").mkdir()
-
-
-def reinstall(root: Path, package: str, old: str, new: str) -> None:
-    shutil.rmtree(root / f"opt/venv/lib/python3.11/site-packages/{package}-{old}.dist-info")
-    install(root / "opt/venv", package, new)
-
-
-def node(root: Path, states: dict[str, tuple[str, str]] | None = None) -> Node:
-    return Node(str(root), units(STATES if states is None else states), KERNEL)
-
-
-def rewrite(root: Path, old: str, new: str) -> None:
-    path = root / "var/lib/dpkg/status"
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), encoding="utf-8")
+    return example_node(tmp_path)
 
 
 def test_what_is_recorded(root: Path) -> None:
@@ -428,103 +326,6 @@ def test_a_package_that_is_not_installed_is_told_and_its_coming_noticed(root: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "version"),
-    [("libc6", "2.36"), ("libc6:amd64", "2.36"), ("libc6:i386", "2.35"), ("only", "7"), ("libc6:arm64", None)],
-)
-def test_the_native_architecture_counts_where_none_is_named(tmp_path: Path, name: str, version: str | None) -> None:
-    dpkg(
-        tmp_path,
-        stanza("libc6", "2.35", arch="i386"),
-        stanza("libc6", "2.36", arch="amd64"),
-        stanza("only", "7", arch="i386"),
-    )
-
-    package = read_dpkg(tmp_path, [name])[name]
-
-    assert (package and package["version"]) == version
-
-
-def test_the_name_in_another_field_is_no_package(tmp_path: Path) -> None:
-    dpkg(tmp_path, stanza("other", "1") + "Depends: cmake\nDescription: y\n Package: cmake\n")
-
-    assert read_dpkg(tmp_path, ["cmake"]) == {"cmake": None}
-
-
-RPM = (
-    "cmake\t3.26.5-2.el9\tx86_64\n"
-    "kernel-devel\t5.14.0-1.el9\tx86_64\n"
-    "kernel-devel\t5.14.0-2.el9\tx86_64\n"
-    "package no is not installed\n"
-    "nvidia-driver\t3:580.95.05-1.el9\tx86_64\n"
-)
-RPM_NAMES = ["cmake", "kernel-devel", "no", "nvidia-driver"]
-
-
-def test_rpm_answers_for_all_packages_in_one_call(tmp_path: Path) -> None:
-    calls = []
-
-    def run(command: list[str]) -> tuple[int, str, str]:
-        calls.append(command)
-        return 1, RPM, ""
-
-    put(
-        tmp_path,
-        "etc/dnf/plugins/versionlock.list",
-        "# comment\n!cmake-0:3.26.5-2.el9.*\nnvidia-driver-3:580.95.05-1.el9.*\n",
-    )
-    put(tmp_path, "etc/dnf/dnf.conf", "[main]\nexcludepkgs=kernel kernel-core\n  kernel-devel*\nbest=True\n")
-
-    found = read_rpm(tmp_path, [*RPM_NAMES, "@group"], run)
-
-    assert len(calls) == 1
-    assert calls[0][-4:] == RPM_NAMES
-    assert found == {
-        "cmake": {"version": "3.26.5-2.el9", "hold": False},
-        "kernel-devel": {"version": "5.14.0-1.el9, 5.14.0-2.el9", "hold": True},
-        "no": None,
-        "nvidia-driver": {"version": "3:580.95.05-1.el9", "hold": True},
-        "@group": None,
-    }
-
-
-def test_a_package_asked_for_by_its_full_name_is_found(tmp_path: Path) -> None:
-    name = "kernel-devel-5.14.0-1.el9.x86_64"
-
-    found = read_rpm(tmp_path, [name], lambda _command: (0, "kernel-devel\t5.14.0-1.el9\tx86_64\n", ""))
-
-    assert found == {name: {"version": "5.14.0-1.el9", "hold": False}}
-
-
-def test_dnf5_keeps_its_locks_elsewhere(tmp_path: Path) -> None:
-    put(tmp_path, "etc/dnf/versionlock.toml", 'version = "1.0"\n[[packages]]\nname = "cmake"\n')
-
-    found = read_rpm(tmp_path, ["cmake"], lambda _command: (0, "cmake\t1-1\tx86_64\n", ""))
-
-    assert found == {"cmake": {"version": "1-1", "hold": True}}
-
-
-def test_an_rpm_that_says_too_little_is_no_answer(tmp_path: Path) -> None:
-    put(tmp_path, "usr/bin/rpm")
-
-    items = collect({"packages": ["cmake"]}, Node(str(tmp_path), lambda _command: (1, "", "rpmdb open failed")))
-
-    assert items == {
-        "packages": {
-            "cmake": {"error": "could not read package cmake: rpm gave an incomplete answer: rpmdb open failed"}
-        }
-    }
-
-
-@pytest.mark.parametrize(
-    ("pattern", "held"),
-    [("cmake", True), ("cmake-*", True), ("cmake.x86_64", True), ("cmake-0:1-1.x86_64", True), ("cmake-1-2", False),
-     ("cma", False), ("*", True)],
-)  # fmt: skip
-def test_patterns_of_dnf(pattern: str, held: bool) -> None:
-    assert is_held("cmake", "1-1", "x86_64", [pattern]) is held
-
-
-@pytest.mark.parametrize(
     ("name", "path"),
     [
         ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
@@ -556,106 +357,3 @@ def test_a_module_without_depmod_is_found_where_dkms_puts_it(root: Path) -> None
         "nvidia": "updates/dkms/nvidia.ko.xz 6",
         "no": None,
     }
-
-
-NAMES = st.from_regex(r"[a-z][a-z0-9+.-]{1,8}", fullmatch=True).filter(lambda name: name != "dpkg")
-VERSIONS = st.from_regex(r"[0-9][a-z0-9.+~-]{0,8}", fullmatch=True)
-PACKAGES = st.dictionaries(NAMES, st.tuples(VERSIONS, st.booleans()), min_size=1, max_size=8)
-FILES = st.dictionaries(st.from_regex(r"[a-z]{1,6}", fullmatch=True), st.binary(max_size=20), min_size=1, max_size=5)
-DISTS = st.dictionaries(
-    st.from_regex(r"[a-z]{2,6}", fullmatch=True), st.from_regex(r"[0-9]\.[0-9]", fullmatch=True), min_size=1, max_size=5
-)
-PROPERTY = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-
-
-def lay(root: Path, packages: dict[str, tuple[str, bool]]) -> None:
-    dpkg(root, *(stanza(n, v, f"{'hold' if held else 'install'} ok installed") for n, (v, held) in packages.items()))
-
-
-@PROPERTY
-@given(packages=PACKAGES, data=st.data())
-def test_any_change_of_any_package_is_named(
-    tmp_path_factory: pytest.TempPathFactory, packages: dict[str, tuple[str, bool]], data: st.DataObject
-) -> None:
-    root = tmp_path_factory.mktemp("node")
-    lay(root, packages)
-    items = collect({"packages": list(packages)}, node(root))
-    assert drift(items, node(root)) == []
-
-    name = data.draw(st.sampled_from(sorted(packages)))
-    version, held = packages[name]
-    changed = data.draw(st.sampled_from(["version", "hold", "removed"]))
-    after = dict(packages)
-    if changed == "version":
-        after[name] = (data.draw(VERSIONS.filter(lambda other: other != version)), held)
-    elif changed == "hold":
-        after[name] = (version, not held)
-    else:
-        del after[name]
-    lay(root, after)
-
-    sentences = drift(items, node(root))
-    assert len(sentences) == 1
-    assert f" {name} " in sentences[0]
-
-
-@PROPERTY
-@given(files=FILES, data=st.data())
-def test_any_change_of_any_file_is_named(
-    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], data: st.DataObject
-) -> None:
-    root = tmp_path_factory.mktemp("node")
-    for name, content in files.items():
-        (root / name).write_bytes(content)
-        (root / name).chmod(0o644)
-    wanted = {"files": [f"/{name}" for name in files], "absent": ["/GONE"]}
-    items = collect(wanted, node(root))
-    assert drift(items, node(root)) == []
-
-    name = data.draw(st.sampled_from([*sorted(files), "GONE"]))
-    path = root / name
-    changes: dict[str, Callable[[], Any]] = {
-        "content": lambda: path.write_bytes(data.draw(st.binary(max_size=20).filter(lambda new: new != files[name]))),
-        "mode": lambda: path.chmod(data.draw(st.sampled_from([0o600, 0o755, 0o4644]))),
-        "removed": path.unlink,
-        "folder": lambda: folder_instead(path),
-        "link": lambda: link(path, root / "OTHER"),
-    }
-    if name == "GONE":
-        path.touch()
-    else:
-        changes[data.draw(st.sampled_from(sorted(changes)))]()
-
-    sentences = drift(items, node(root))
-    assert sentences
-    assert all(sentence.startswith(f"/{name} ") for sentence in sentences)
-
-
-@PROPERTY
-@given(dists=DISTS, everything=st.booleans(), data=st.data())
-def test_any_change_of_any_package_of_an_environment_is_named(
-    tmp_path_factory: pytest.TempPathFactory, dists: dict[str, str], everything: bool, data: st.DataObject
-) -> None:
-    root = tmp_path_factory.mktemp("node")
-    folder = venv(root, packages=dists)
-    wanted = {"venvs": [{"path": "/opt/venv", "packages": None if everything else sorted(dists)}]}
-    items = collect(wanted, node(root))
-    assert drift(items, node(root)) == []
-
-    name = data.draw(st.sampled_from(sorted(dists)))
-    site = folder / "lib/python3.11/site-packages"
-    info = site / f"{name}-{dists[name]}.dist-info"
-    changes: dict[str, Callable[[], Any]] = {
-        "other version": lambda: info.rename(site / f"{name}-9.9.9.dist-info"),
-        "removed": lambda: shutil.rmtree(info),
-        "second version": lambda: install(folder, name, "9.9.9"),
-        "file gone": lambda: (site / name / "__init__.py").unlink(),
-        "file cut": lambda: (site / name / "__init__.py").write_text("", encoding="utf-8"),
-        "no record": (info / "RECORD").unlink,
-    }
-    changes[data.draw(st.sampled_from(sorted(changes)))]()
-
-    sentences = drift(items, node(root))
-    assert any(name in sentence and "/opt/venv" in sentence for sentence in sentences)
