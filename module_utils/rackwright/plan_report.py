@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .fleet_plan import REFUSED, SET_ASIDE, SILENT, SOLVED
+from .fleet_plan import CONVERGED, REFUSED, SET_ASIDE, SILENT, SOLVED
 from .text_table import MAX_ROWS, SIMULATED, WIDTH, bullets, table
 
 SCHEMA = 1
@@ -173,6 +173,8 @@ def _stale_lines(states: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, state in states.items():
         for role, reasons in state["stale"].items():
             groups.setdefault((role, tuple(reasons)), []).append(name)
+        if state["state"] == CONVERGED and state["prove"]:
+            groups.setdefault(("proof due", (state["prove"],)), []).append(name)
     lines: list[str] = [""] if groups else []
     for (role, reasons), names in groups.items():
         for reason in reasons[:_MOST_CHANGES]:

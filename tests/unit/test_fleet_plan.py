@@ -258,6 +258,8 @@ def test_a_converged_node_whose_gpus_changed_is_proven_again(locked: dict[str, A
 
     assert (state["state"], state["prove"]) == ("converged", "situation changed since the last proof")
     assert fleet_plan.placements({"n1": state}, locked, prove_all=False)[0]["groups"] == ["stale_prove"]
+    text = plan_report.state_text({"n1": state}, {}, "stack.lock.yml", [])
+    assert "proof due: situation changed since the last proof (on n1)" in text
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,60 @@ def test_a_good_fleet_is_proven_without_changing_it(tmp_path: Path) -> None:
     assert result.stdout.count("changed=0") == 2
 
 
+def test_a_converged_fleet_ends_with_the_comparison_until_something_is_due(tmp_path: Path, mended: None) -> None:
+    first = play("site.yml", tmp_path)  # in this directory nothing was proven yet
+    proven = verdicts(tmp_path)["run_id"]
+    again = play("site.yml", tmp_path)
+
+    assert (first.returncode, again.returncode) == (0, 0), first.stdout[-3000:] + again.stdout[-3000:]
+    assert "2 node(s): 2 converged." in again.stdout
+    assert again.stdout.count("skipping: no hosts matched") == 6
+    assert verdicts(tmp_path)["run_id"] == proven
+
+    simnvmlctl("set", "gpu.3.fail", "GPU_IS_LOST")
+    broken = play("site.yml", tmp_path)
+
+    assert broken.returncode != 0
+    assert "proof due: situation" in broken.stdout
+    assert {name: node["verdict"] for name, node in verdicts(tmp_path)["nodes"].items()} == {"gpu-a": "fail"}
+
+
+def test_ignored_receipts_run_every_role_and_change_nothing(tmp_path: Path) -> None:
+    result = play("site.yml", tmp_path, "-e", "receipts=ignore", "--limit", "cpu-b")
+
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert "os_base, nvidia_driver, python_env, pytorch" in result.stdout
+    assert "changed=0" in result.stdout.split("PLAY RECAP")[1]
+
+
+def test_one_role_by_its_tag_and_only_where_it_is_stale(tmp_path: Path) -> None:
+    nodes("exec", "--fleet", "site", "cpu-b", "chmod", "0600", "/etc/modprobe.d/rackwright-nouveau.conf")
+    other = play("site.yml", tmp_path, "--tags", "pytorch")
+    drift = json.loads(drift_report(tmp_path).read_text(encoding="utf-8"))
+    own = play("site.yml", tmp_path, "--tags", "os_base")
+
+    assert (other.returncode, own.returncode) == (0, 0), other.stdout[-3000:] + own.stdout[-3000:]
+    assert {name: list(node["stale"]) for name, node in drift["nodes"].items()} == {"gpu-a": [], "cpu-b": ["os_base"]}
+    assert drift["nodes"]["cpu-b"]["stale"]["os_base"] == ["/etc/modprobe.d/rackwright-nouveau.conf mode 0644 → 0600"]
+    assert "2 node(s): 2 converged." in play("check-drift.yml", tmp_path).stdout
+
+
+def drift_report(directory: Path) -> Path:
+    """What check-drift.yml finds now."""
+    path = directory / "drift.json"
+    assert play("check-drift.yml", directory, "-e", f"drift_report={path}").returncode == 0
+    return path
+
+
+def test_a_node_whose_wish_changed_is_not_touched_until_it_is_planned(tmp_path: Path) -> None:
+    result = play("site.yml", tmp_path, "-e", "stack_framework=none", "--limit", "cpu-b")
+
+    assert result.returncode != 0
+    assert "the intent changed since the lock was written (stack_framework pytorch → none)" in result.stdout
+    assert verdicts(tmp_path)["nodes"]["cpu-b"]["verdict"] == "fail"
+    assert "changed=0" in result.stdout.split("PLAY RECAP")[1]
+
+
 def test_a_lost_gpu_fails_its_node_and_no_other(tmp_path: Path, mended: None) -> None:
     simnvmlctl("set", "gpu.3.fail", "GPU_IS_LOST")
 
