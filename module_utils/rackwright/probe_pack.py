@@ -24,8 +24,11 @@ from .role_files import imports_of
 MARKER = "RACKWRIGHT-PROBE "
 PACKAGE = "rackwright"
 ENTRY = "node_record"
-#: Run by ``python3 -c``: everything else comes through standard input.
-START = "import sys,zlib;i=sys.stdin.buffer;o=i.readline();exec(zlib.decompress(i.read()))"
+#: Run by ``python3 -c``; the rest comes through standard input. Nothing is imported from the folder one is in.
+START = (
+    "import sys;sys.path[:]=[p for p in sys.path if p];import zlib;"
+    "i=sys.stdin.buffer;o=i.readline();exec(zlib.decompress(i.read()))"
+)
 
 # Plain enough for any Python 3, so that one that is too old can say so. `o` is the line with the options.
 _BOOTSTRAP = '''
@@ -48,7 +51,6 @@ def answer():
     if sys.version_info < (3, 9):
         return {"failed": True, "python": "%d.%d.%d" % sys.version_info[:3]}
     sys.meta_path.insert(0, Packed())
-    sys.path[:] = [place for place in sys.path if place]  # never import from the directory one happens to be in
     try:
         import importlib
         return importlib.import_module(PACKAGE + "." + ENTRY).look(json.loads(o.decode("utf-8")))

@@ -232,7 +232,11 @@ def _service(name: str, before: Any, now: Any) -> list[str]:
     old, new = before or {}, now or {}
     if new.get("enabled") == "not-found":
         return [f"service {name} removed"]
-    sentences = [f"service {name} {new.get('enabled')}"] if old.get("enabled") != new.get("enabled") else []
+    sentences = (
+        [f"service {name} {new.get('enabled') or 'has no unit file'}"]
+        if old.get("enabled") != new.get("enabled")
+        else []
+    )
     if old.get("active") != new.get("active"):
         sentences.append(f"service {name} {old.get('active')} → {new.get('active')}")
     return sentences

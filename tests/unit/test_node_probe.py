@@ -150,7 +150,7 @@ def test_a_time_limit_that_means_nothing_is_refused(timeout: float) -> None:
 
 def send(options: dict[str, Any], script: bytes, before: str = "") -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-c", before + probe_pack.START]
-    return subprocess.run(command, input=probe_pack.message(options, script), capture_output=True, check=False, cwd="/")
+    return subprocess.run(command, input=probe_pack.message(options, script), capture_output=True, check=False)
 
 
 def test_the_packed_script_answers_like_the_module() -> None:
@@ -167,20 +167,14 @@ def test_the_packed_script_answers_like_the_module() -> None:
     assert set(answer["ansible_facts"]) == {"gpu", "node"}
 
 
-def test_the_packed_script_needs_no_file_of_the_package(tmp_path: Path) -> None:
-    (tmp_path / "rackwright").mkdir()
-    (tmp_path / "rackwright/__init__.py").write_text("raise SystemExit('another package')", encoding="utf-8")
-    (tmp_path / "json.py").write_text("raise SystemExit('not the standard library')", encoding="utf-8")
-    script = probe_pack.build(PACKAGE)
-    command = [sys.executable, "-c", "import json;" + probe_pack.START]
+def test_nothing_is_imported_from_the_folder_one_happens_to_be_in(tmp_path: Path) -> None:
+    for name in ("json", "zlib", "rackwright", "subprocess"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a stranger')", encoding="utf-8")
+    message = probe_pack.message(OPTIONS, probe_pack.build(PACKAGE))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
-    done = subprocess.run(
-        command,
-        input=probe_pack.message(OPTIONS, script),
-        capture_output=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": ""},
-    )
+    command = [sys.executable, "-c", probe_pack.START]
+    done = subprocess.run(command, input=message, capture_output=True, check=False, cwd=tmp_path, env=environment)
 
     assert probe_pack.parse(done.stdout.decode()), done.stderr
 

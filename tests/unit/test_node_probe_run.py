@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import node_probe
 import pytest
 import yaml
 
@@ -153,6 +155,18 @@ def test_noise_around_the_answer_does_not_matter(tmp_path: Path) -> None:
     result = ansible(tmp_path, "node_probe", {}, "-e", f"ansible_python_interpreter={interpreter}")
 
     assert set(result["ansible_facts"]) >= {"gpu", "node"}
+
+
+def test_both_halves_know_the_same_options() -> None:
+    spec = importlib.util.spec_from_file_location("action_node_probe", ROOT / "action_plugins/node_probe.py")
+    assert spec is not None
+    assert spec.loader is not None
+    action = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(action)
+
+    # a path is expanded on the node, not on the control node
+    module = {name: {**option, "type": "str"} for name, option in node_probe.ARGUMENT_SPEC.items()}
+    assert {name: {**option, "type": "str"} for name, option in action.ARGUMENT_SPEC.items()} == module
 
 
 def test_a_node_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
