@@ -6,21 +6,21 @@ People edit locks. Whatever can be made from the versions in a stack is made fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .catalogue import architecture_of
 from .compat_cuda import Problem, Runtime, cuda_minimum, tensorflow_problems, toolkit_problems, torch_problems
-from .compat_framework import Framework, Python, label
+from .compat_framework import SYSTEM_PYTHON, Framework, Python, label
 from .compat_gpu import driver_problem, native_cuda, version_problem
+from .compat_match import node_of, other_node, unknown_models
 from .compat_packages import container_toolkit_part, driver_part, fabric_manager_part, os_part, toolkit_part
 from .compat_parts import framework_part, libraries_part, serving_part
 from .compat_platform import Platform, find_platform
-from .compat_rules import TablesLike, at_least, find, listed, major
-from .compat_stack import gpus_part, toolkit_platform, toolkit_release
+from .compat_rules import TablesLike, at_least, find, major
+from .compat_stack import toolkit_platform, toolkit_release
 from .compat_vllm import glibc_minimum, vllm_problems
-from .stack_node import WSL, Gpu, StackNode, gpu_of_row
+from .stack_node import StackNode
 from .torch_build import version_key, wheel_problem
 
 SIGNINGS = (None, "none", "mok", "prebuilt")
@@ -42,9 +42,9 @@ def check_stack(node: StackNode | None, stack: dict[str, Any], tables: TablesLik
 
 
 def _problems(node: StackNode | None, stack: dict[str, Any], tables: TablesLike) -> Iterator[str]:
-    described = _node_of(stack, tables)
+    described = node_of(stack, tables)
     if node is not None:
-        yield from _other_node(node, described, stack)
+        yield from other_node(node, described, stack)
         described = replace(
             described,
             os_name=node.os_name,
@@ -56,6 +56,7 @@ def _problems(node: StackNode | None, stack: dict[str, Any], tables: TablesLike)
             installed_driver=node.installed_driver,
             pythons=node.pythons,
         )
+    yield from unknown_models(stack, tables)
     platform, problem = find_platform(tables, described)
     if platform is None:
         yield str(problem)
@@ -69,49 +70,6 @@ def _problems(node: StackNode | None, stack: dict[str, Any], tables: TablesLike)
     yield from _unequal("os", os_part(platform, version), stack["os"])
     yield from _unequal("container_toolkit", container_toolkit_part(platform), stack["container_toolkit"])
     yield from _minimum(stack, tables)
-
-
-def _node_of(stack: dict[str, Any], tables: TablesLike) -> StackNode:
-    """The node that a stack says it is for."""
-    platform = stack["platform"]
-    return StackNode(
-        name="",
-        os=platform["os"],
-        os_name=platform["os"],
-        arch=platform["arch"],
-        python=platform["python"],
-        glibc=platform["glibc"],
-        wsl=platform["os"] == WSL or (bool(stack["gpus"]) and stack["driver"] is None),
-        simulated=stack["simulated"],
-        gpus=tuple(_gpu_of(gpu, tables) for gpu in stack["gpus"]),
-    )
-
-
-def _gpu_of(gpu: Mapping[str, Any], tables: TablesLike) -> Gpu:
-    row = find(tables.gpus["gpus"], "id", gpu["id"]) if gpu["id"] else None
-    if row is not None:
-        known = gpu_of_row(row, gpu["count"], gpu["name"])
-        return replace(known, compute_capability=gpu["compute_capability"])
-    capability = gpu["compute_capability"]
-    return Gpu(gpu["id"], gpu["name"], capability, architecture_of(capability), gpu["count"])
-
-
-def _other_node(node: StackNode, described: StackNode, stack: dict[str, Any]) -> Iterator[str]:
-    """What the node is that the stack was not made for."""
-    if node.os != described.os or node.arch != described.arch:
-        yield f"it is for {described.os} on {described.arch} and the node is {node.os} on {node.arch}"
-    if node.simulated != described.simulated:
-        yield "the stack and the node disagree on whether its GPUs are simulated"
-    if gpus_part(node) != stack["gpus"]:
-        yield f"it is for {_gpus(stack['gpus'])} and the node has {_gpus(gpus_part(node))}"
-    if node.origin == "facts":
-        for what, have, said in (("Python", node.python, described.python), ("glibc", node.glibc, described.glibc)):
-            if have != said:
-                yield f"it is for {what} {said} and the node has {have}"
-
-
-def _gpus(gpus: list[dict[str, Any]]) -> str:
-    return listed(f"{gpu['count']} x {gpu['name']}" for gpu in gpus) if gpus else "no GPU"
 
 
 def _runtime(node: StackNode, stack: dict[str, Any], tables: TablesLike) -> Runtime:
@@ -308,12 +266,15 @@ def _python(stack: dict[str, Any], node: StackNode) -> Iterator[str]:
         yield "python.interpreter has to be null where uv brings it"
     elif python["source"] == "system" and not str(python["interpreter"] or "").startswith("/"):
         yield "python.interpreter has to be the path of the system's interpreter"
-    elif python["source"] == "system" and node.python and python["version"] != node.python:
+    elif python["source"] == "system" and python["version"] == node.python:
+        if python["interpreter"] != SYSTEM_PYTHON:
+            yield f"python.interpreter is {python['interpreter']} and Python {node.python} is {SYSTEM_PYTHON}"
+    elif python["source"] == "system" and node.python:
         known = dict(node.pythons)
-        if known and known.get(python["version"]) != python["interpreter"]:
-            yield f"the node has no Python {python['version']} at {python['interpreter']}"
-        elif python["interpreter"] == "/usr/bin/python3":
+        if python["interpreter"] == SYSTEM_PYTHON:
             yield f"python.version is {python['version']} and the node's own interpreter is {node.python}"
+        elif known and known.get(python["version"]) != python["interpreter"]:
+            yield f"the node has no Python {python['version']} at {python['interpreter']}"
 
 
 def _toolkit(

@@ -44,7 +44,7 @@ def runtime_of(case: Case, driver_version: str | None) -> Runtime:
 
 
 def cuda_minimum(tables: TablesLike, cuda: str) -> tuple[str | None, dict[str, Any] | None]:
-    """Return the oldest driver for programs of a CUDA version (minor-version compatibility) and the row that says it."""
+    """Return the oldest driver for programs of a CUDA version (minor-version compatibility) and its row."""
     row = find(tables.cuda["minor_version_compatibility"], "cuda_major", int(major(cuda)))
     return (row["min_driver"], row) if row else (minimum_driver(tables.frameworks, cuda), None)
 

@@ -49,7 +49,7 @@ def pythons_of(case: Case) -> list[Python]:
     """Return the interpreters to try, in order."""
     node, wanted = case.node, case.intent.python
     others = [Python(version, path, "system") for version, path in reversed(node.pythons) if version != node.python]
-    system = [Python(node.python, dict(node.pythons).get(node.python, SYSTEM_PYTHON), "system")] if node.python else []
+    system = [Python(node.python, SYSTEM_PYTHON, "system")] if node.python else []
     if wanted == "auto":
         return system + others
     return [python for python in system + others if python.version == wanted] or [Python(wanted, None, "uv")]

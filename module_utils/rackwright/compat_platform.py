@@ -136,6 +136,8 @@ def choose_platform(case: Case) -> Platform:
     if ended(row.get("standard_eol"), case.today):
         rule += f"; its standard support ended on {row.get('standard_eol')}"
         rule += f", long-term support ends on {row.get('lts_eol')}" if row.get("lts_eol") else ""
+    if row.get("state") not in (None, "supported"):
+        rule += f"; NVIDIA: {row['state']}"
     case.decide("platform.os", case.node.os, rule, platform.row_id, platform.sources)
     return platform
 

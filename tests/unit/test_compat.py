@@ -189,6 +189,49 @@ def test_a_card_nobody_knows_is_named_with_what_to_do(gpu: Gpu) -> None:
     assert "gpu_facts_extra_gpus and stack_extra_tables" in solution.remedies[0]
 
 
+def test_a_stack_planned_before_the_driver_fits_the_card_that_the_driver_names() -> None:
+    open_question = Gpu(None, "a2 or a16", "8.6", "ampere", 4)
+    before = dataclasses.replace(node("t4"), gpus=(open_question,))
+    stack = plan(before).stack
+    assert check_stack(before, stack, TABLES) == []
+    for model, count, fits in (("a2", 4, True), ("a16", 4, True), ("a10", 4, False), ("a2", 3, False)):
+        assert (check_stack(node(f"{count} {model}"), stack, TABLES) == []) is fits
+
+
+def test_a_name_that_nvml_gives_the_same_model_is_no_other_card() -> None:
+    planned = node("gh200-96gb", arch="aarch64")
+    (gpu,) = planned.gpus
+    found = dataclasses.replace(planned, gpus=(dataclasses.replace(gpu, name="NVIDIA GH200 120GB"),))
+    assert gpu.name != "NVIDIA GH200 120GB"
+    assert check_stack(found, plan(planned).stack, TABLES) == []
+
+
+@pytest.mark.parametrize(
+    ("python", "problem"),
+    [
+        ({"version": "3.12", "interpreter": "/usr/bin/python3", "source": "system"}, None),
+        (
+            {"version": "3.12", "interpreter": "/usr/bin/python3.13", "source": "system"},
+            "Python 3.12 is /usr/bin/python3",
+        ),
+        ({"version": "3.13", "interpreter": "/usr/bin/python3.13", "source": "system"}, None),
+        (
+            {"version": "3.13", "interpreter": "/usr/bin/python3", "source": "system"},
+            "the node's own interpreter is 3.12",
+        ),
+        ({"version": "3.11", "interpreter": "/usr/bin/python3.11", "source": "system"}, "the node has no Python 3.11"),
+        ({"version": "3.11", "interpreter": None, "source": "uv"}, None),
+        ({"version": "3.11", "interpreter": "/usr/bin/python3", "source": "uv"}, "has to be null"),
+        ({"version": "3.11", "interpreter": None, "source": "conda"}, "neither system nor uv"),
+    ],
+)
+def test_a_locked_interpreter_must_be_there(python: dict[str, Any], problem: str | None) -> None:
+    machine = node("t4", pythons={"3.12": "/usr/bin/python3.12", "3.13": "/usr/bin/python3.13"})
+    stack = {**plan(machine).stack, "python": python}
+    problems = check_stack(machine, stack, TABLES)
+    assert problems == [] if problem is None else any(problem in found for found in problems)
+
+
 def test_a_card_outside_the_catalogue_is_planned_by_its_compute_capability() -> None:
     machine = dataclasses.replace(node("t4"), gpus=(Gpu(None, "NVIDIA New Card", "8.9", "ada", 2),))
     solution = plan(machine)
