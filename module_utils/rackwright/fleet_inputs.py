@@ -85,6 +85,7 @@ class FleetInputs:
             intent=intent,
             description=given.get("node_description"),
             receipts=probe.get("receipts") or {},
+            receipts_problem=probe.get("receipts_problem"),
             failure=_failure(raw, probe),
             **known,
         )

@@ -30,6 +30,7 @@ class Member:
         node: fact ``node``.
         description: ``node_description`` for a machine that does not exist yet.
         receipts: what ``node_probe`` returned about its receipts.
+        receipts_problem: why they could not be read.
         failure: why the node was set aside before, None when it was not.
         expected: role name to what its receipt has to say (:func:`role_inputs.expected`).
         proof: its entry in the record of proofs.
@@ -41,6 +42,7 @@ class Member:
     node: Mapping[str, Any] | None = None
     description: Mapping[str, Any] | None = None
     receipts: Mapping[str, Any] = field(default_factory=dict)
+    receipts_problem: str | None = None
     failure: str | None = None
     expected: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     proof: Mapping[str, Any] | None = None
@@ -181,7 +183,7 @@ def _check(
         reasons = (
             ["receipts are ignored"]
             if ignore
-            else receipts.stale_reasons(role, member.expected[role], member.receipts.get(role))
+            else receipts.stale_reasons(role, member.expected[role], member.receipts.get(role), member.receipts_problem)
         )
         if reasons:
             stale[role] = reasons

@@ -247,6 +247,12 @@ def test_a_receipt_that_is_missing_or_old_makes_its_role_stale(
     assert state["prove"]
 
 
+def test_receipts_that_cannot_be_read_are_named_as_the_reason(locked: dict[str, Any], solver: Solver) -> None:
+    state = check(answering(receipts={}, receipts_problem="the receipts are not readable without root"), locked, solver)
+
+    assert "not readable without root" in state["stale"]["os_base"][0]
+
+
 def test_ignored_receipts_make_every_role_stale(locked: dict[str, Any], solver: Solver) -> None:
     assert list(check(answering(), locked, solver, ignore=True)["stale"]) == ROLES
 
