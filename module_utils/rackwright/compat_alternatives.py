@@ -45,7 +45,7 @@ def find_alternatives(case: Case, refusal: Refusal) -> list[dict[str, Any]]:
     found = _solved(case, singles)
     if not found:
         found = _solved(case, _pairs(singles))
-    return _diverse(found)
+    return diverse(found)
 
 
 def _single_changes(case: Case, refusal: Refusal) -> Iterator[tuple[Change, float]]:
@@ -203,7 +203,7 @@ def _note(case: Case, stack: dict[str, Any]) -> str:
     return ""
 
 
-def _diverse(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def diverse(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Keep the nearest, no stack twice and no more than two values of the same variables."""
     kept: list[dict[str, Any]] = []
     for alternative in found:

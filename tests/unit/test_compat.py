@@ -9,6 +9,7 @@ import pytest
 from unit.compat_samples import TABLES, TODAY, node, plan
 
 from ansible.module_utils.rackwright.compat import check_stack
+from ansible.module_utils.rackwright.compat_alternatives import diverse
 from ansible.module_utils.rackwright.stack_node import Gpu, StackNode
 from ansible.module_utils.rackwright.tables import Tables, merge_extra
 
@@ -165,6 +166,15 @@ def test_when_nothing_is_live_the_plan_says_so() -> None:
     solution = plan(node("t4"), today="2028-08-05")
     assert (solution.status, solution.gate) == ("refused", "gpu-driver")
     assert solution.reason == "no live branch fits the policy production."
+
+
+def test_alternatives_are_few_and_different() -> None:
+    def offer(summary: str, **change: str) -> dict[str, Any]:
+        return {"change": change, "sentence": summary, "stack_summary": summary}
+
+    ordered = [offer("a", x="1"), offer("b", x="2"), offer("c", x="3"), offer("a", y="1"), offer("d", x="1", y="1")]
+    assert [kept["sentence"] for kept in diverse(ordered)] == ["a", "b", "d"]
+    assert len(diverse([offer(name, **{name: "1"}) for name in "abcdefg"])) == 5
 
 
 def test_today_is_in_no_stack() -> None:
