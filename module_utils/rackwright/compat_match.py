@@ -57,7 +57,9 @@ def other_node(node: StackNode, described: StackNode, stack: dict[str, Any]) -> 
     if node.simulated != described.simulated:
         yield "the stack and the node disagree on whether its GPUs are simulated"
     if not same_gpus(stack["gpus"], gpus_part(node)):
-        yield f"it is for {_gpus(stack['gpus'])} and the node has {_gpus(gpus_part(node))}"
+        fewer = sum(gpu["count"] for gpu in stack["gpus"]) > sum(gpu.count for gpu in node.gpus)
+        look = " (where a GPU is missing, look for it before planning without it)" if fewer else ""
+        yield f"it is for {_gpus(stack['gpus'])} and the node has {_gpus(gpus_part(node)) or 'none'}{look}"
     if node.origin == "facts":
         for what, have, said in (("Python", node.python, described.python), ("glibc", node.glibc, described.glibc)):
             if have != said:

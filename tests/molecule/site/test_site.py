@@ -99,7 +99,7 @@ def test_a_converged_fleet_ends_with_the_comparison_until_something_is_due(tmp_p
     broken = play("site.yml", tmp_path)
 
     assert broken.returncode != 0
-    assert "proof due: situation" in broken.stdout
+    assert "proof due: devices, situation changed since the last proof (on gpu-a)" in broken.stdout
     assert {name: node["verdict"] for name, node in verdicts(tmp_path)["nodes"].items()} == {"gpu-a": "fail"}
 
 
