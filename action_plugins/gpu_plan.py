@@ -21,6 +21,7 @@ from rackwright.errors import InvalidInputError, MissingError, RackwrightError
 from rackwright.fleet_inputs import FleetInputs, plain
 
 _TABLES = _ROOT / "roles" / "gpu_stack" / "files" / "tables"
+_KEPT = _ROOT / ".cache"
 _SCHEMA = _ROOT / "roles" / "gpu_stack" / "files" / "stack.lock.schema.json"
 ARGUMENT_SPEC = {
     "mode": {"type": "str", "choices": ["plan", "check", "entry", "expect"], "required": True},
@@ -134,7 +135,7 @@ class ActionModule(ActionBase):
 
     def _solver(self) -> fleet_plan.Solver:
         today = self._options["today"] or datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        return fleet_plan.Solver(tables.load_tables(_TABLES, self._extra_tables()), today)
+        return fleet_plan.Solver(tables.load_tables(_TABLES, self._extra_tables(), _KEPT / "tables.json"), today)
 
     def _extra_tables(self) -> Any:
         """The site's own rows, or the text of the file that has them."""

@@ -15,6 +15,8 @@ _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright.inventory import check_inventory
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 class ActionModule(ActionBase):
     """Check the variables of every host in the play; contacts no node."""
@@ -61,6 +63,6 @@ def _specs() -> dict[str, dict[str, Any]]:
     files = {path.parents[1].name: path for path in sorted(_ROOT.glob("roles/*/meta/argument_specs.yml"))}
     files["playbooks"] = _ROOT / "playbooks" / "meta" / "argument_specs.yml"
     for owner, path in files.items():
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
         specs[owner] = document["argument_specs"]["main"].get("options") or {}
     return specs

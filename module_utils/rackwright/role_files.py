@@ -19,6 +19,8 @@ import yaml
 from .errors import InvalidInputError
 
 PACKAGE = "rackwright"
+#: folders of the checkout whose files can do a role's work
+CODE_FOLDERS = ("roles", "library", "action_plugins", f"module_utils/{PACKAGE}")
 # Rackwright's bookkeeping: changes nothing on a node, so a change of it gives no reason to run a role again.
 _BOOKKEEPING = {"receipt", "node_probe", "gpu_plan"}
 # Changes nothing on a node either. What it decides reaches a role through the lock, whose entries are in the digest.
@@ -28,7 +30,7 @@ _INCLUDES = ("include_role", "import_role")
 _IGNORED_SUFFIXES = (".pyc", ".pyo", ".swp", ".orig", ".rej", "~")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads task files as data; what !vault and !unsafe mean does not matter here."""
 
 
@@ -111,7 +113,7 @@ class RoleTree:
         if not path.is_file():
             return None
         try:
-            # a subclass of SafeLoader: it builds plain data only
+            # a subclass of the safe loader: it builds plain data only
             return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         except yaml.YAMLError as error:
             raise InvalidInputError(

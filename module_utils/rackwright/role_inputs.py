@@ -11,8 +11,8 @@ import datetime
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ import yaml
 
 from .errors import InvalidInputError
 from .receipts import digest
-from .role_files import RoleTree, files_digest
+from .remembered import files_below, remembered, signature
+from .role_files import CODE_FOLDERS, RoleTree, files_digest
 
 CHECKOUT = "{checkout}"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TRUE = {"y", "yes", "on", "1", "true", "t"}
 _FALSE = {"n", "no", "off", "0", "false", "f"}
 
@@ -42,7 +44,7 @@ class RoleFacts:
     role: str
     options: Mapping[str, Mapping[str, Any]]
     defaults: Mapping[str, Any]
-    lock: tuple[str, ...]
+    lock: Sequence[str]
     files_digest: str
 
 
@@ -51,7 +53,7 @@ def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except yaml.YAMLError as error:
         raise InvalidInputError("read", str(path), f"it is not YAML: {error}", "Correct the file") from error
     if content is not None and not isinstance(content, dict):
@@ -63,9 +65,26 @@ def _load(path: Path) -> dict[str, Any]:
 def role_facts(root: Path, role: str) -> RoleFacts:
     """Return what the checkout at ``root`` says about a role; read once in a process (``role_facts.cache_clear()``).
 
+    What was read is remembered below ``.cache`` of the checkout until any file of its roles or code changes.
+
     Raises:
         InvalidInputError: there is no such role, or one of its files cannot be used.
     """
+    key = signature([*files_below(root / name for name in CODE_FOLDERS), *_extra_files(root, role)])
+    place = root / ".cache" / "roles" / f"{role}.json"
+    return RoleFacts(**remembered(place, key, lambda: asdict(_role_facts(root, role))))
+
+
+def _extra_files(root: Path, role: str) -> list[str]:
+    """Files that count although they lie elsewhere in the checkout; what is wrong with them is told later."""
+    try:
+        names = _load(root / "roles" / role / "meta/receipt.yml").get("files")
+    except InvalidInputError:
+        return []
+    return [str(root / str(name)) for name in names] if isinstance(names, list) else []
+
+
+def _role_facts(root: Path, role: str) -> RoleFacts:
     folder = root / "roles" / role
     specs = _load(folder / "meta/argument_specs.yml")
     if "main" not in (specs.get("argument_specs") or {}):
@@ -88,7 +107,7 @@ def role_facts(root: Path, role: str) -> RoleFacts:
         role=role,
         options=specs["argument_specs"]["main"].get("options") or {},
         defaults=_load(folder / "defaults/main.yml"),
-        lock=tuple(sorted(str(key) for key in meta.get("lock", []))),
+        lock=sorted(str(key) for key in meta.get("lock", [])),
         files_digest=files_digest(RoleTree(root), role, [str(name) for name in meta.get("files", [])]),
     )
 

@@ -10,13 +10,14 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .errors import InvalidInputError, MissingError
+from .remembered import remembered, signature
 from .tables_check import ROW_KEYS, TABLES, check_tables, kind_of, row_name
 
 #: the variable a site writes its own rows in
@@ -40,22 +41,32 @@ class Tables:
     xids: dict[str, Any]
 
 
-def load_tables(directory: Path, extra: Mapping[str, Any] | str | None = None) -> Tables:
+def load_tables(directory: Path, extra: Mapping[str, Any] | str | None = None, cache: Path | None = None) -> Tables:
     """Return the tables of ``directory``, with ``extra`` merged in last.
 
     ``extra`` is a mapping from the name of a table to a part of its document (or the same as YAML text):
     ``{"drivers": {"branches": [{"branch": "580", "latest_known": "580.200.01"}]}}``. A row with a known key replaces
     the columns it gives, any other row is appended; maps and plain values are replaced key by key. What comes out is
-    checked as a whole (``tables_check.check_tables``).
+    checked as a whole (``tables_check.check_tables``). ``cache`` is a file that remembers the shipped tables as parsed.
 
     Raises ``MissingError`` for a table that is not there, ``InvalidInputError`` for one that cannot be used.
     """
     paths = {name: Path(directory) / f"{name}.yml" for name in TABLES}
     key = tuple((str(path), _stamp(path)) for path in paths.values())
     if key not in _CACHE:
-        _CACHE[key] = Tables(**{name: _document(path) for name, path in paths.items()})
+        _CACHE[key] = Tables(**_documents(paths, cache))
     shipped = _CACHE[key]
     return merge_extra(shipped, extra) if extra else shipped
+
+
+def _documents(paths: Mapping[str, Path], cache: Path | None) -> dict[str, dict[str, Any]]:
+    def parse() -> dict[str, dict[str, Any]]:
+        return {name: _document(path) for name, path in paths.items()}
+
+    if cache is None:
+        return parse()
+    documents: dict[str, dict[str, Any]] = remembered(cache, signature(map(str, paths.values())), parse)
+    return documents
 
 
 def merge_extra(tables: Tables, extra: Mapping[str, Any] | str) -> Tables:
@@ -78,7 +89,9 @@ def merge_extra(tables: Tables, extra: Mapping[str, Any] | str) -> Tables:
 
 def tables_digest(tables: Tables) -> str:
     """Return the sha256 of the tables' content; order of keys, comments and layout of the files do not matter."""
-    text = json.dumps(asdict(tables), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(
+        {name: getattr(tables, name) for name in TABLES}, sort_keys=True, separators=(",", ":"), ensure_ascii=True
+    )
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
