@@ -17,9 +17,11 @@ from .compat_stack import solve_case
 from .torch_build import version_key
 
 MOST = 5
+#: with fewer single changes that help, pairs of changes are tried too
+_ENOUGH = 3
 #: neighbours of one variable that are tried, and pairs of changes
 _NEIGHBOURS = 6
-_PAIRS = 60
+_PAIRS = 240
 #: what a change costs a user, beside how far it goes
 _WEIGHT = {
     "stack_module_flavour": 1,
@@ -43,8 +45,11 @@ def find_alternatives(case: Case, refusal: Refusal) -> list[dict[str, Any]]:
     """Return at most five changes that make the case solvable, nearest first; each was solved."""
     singles = sorted(_single_changes(case, refusal), key=lambda pair: pair[1])
     found = _solved(case, singles)
-    if not found:
-        found = _solved(case, _pairs(singles))
+    if len(found) < _ENOUGH:
+        # a pair that holds a change that is enough by itself is no other way
+        enough = [item["change"].items() for item in found]
+        left = [(change, cost) for change, cost in singles if not any(change.items() == one for one in enough)]
+        found += _solved(case, _pairs(left))
     return diverse(found)
 
 
