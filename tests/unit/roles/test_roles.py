@@ -119,10 +119,11 @@ def test_every_reading_of_gpu_facts_asks_the_same_way() -> None:
     """A site's time limit and its own cards hold in every role and playbook."""
     files = [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/handlers/*.yml")]
     asked = [
-        (path.name, tuple(task["gpu_facts"].values()))
+        (path.name, tuple(task[module].values()))
         for path in files
         for task in _tasks(load(path))
-        if isinstance(task.get("gpu_facts"), dict)
+        for module in ("gpu_facts", "node_probe")
+        if isinstance(task.get(module), dict)
     ]
 
     assert len(asked) >= 6
