@@ -32,8 +32,14 @@ class ActionModule(ActionBase):
         hosts = list(variables.get("ansible_play_hosts_all") or [])
         specs = _specs()
         names = {option for options in specs.values() for option in options} | {"ansible_host", "ansible_port"}
-        problems = check_inventory({h: self._public(variables["hostvars"][h], names) for h in hosts}, specs)
-        result.update(changed=False, hosts_checked=len(hosts), problems=[p.sentence() for p in problems])
+        values = {h: self._public(variables["hostvars"][h], names) for h in hosts}
+        problems = check_inventory(values, specs)
+        result.update(
+            changed=False,
+            hosts_checked=len(hosts),
+            problems=[p.sentence() for p in problems],
+            without_description=[name for name, of in values.items() if not of.get("node_description")],
+        )
         if problems:
             sentences = "\n".join(f"  - {problem.sentence()}" for problem in problems)
             result.update(

@@ -42,4 +42,10 @@ problems:
   type: list
   elements: str
   sample: []
+without_description:
+  description: Hosts without C(node_description), which have to be asked what they are.
+  returned: always
+  type: list
+  elements: str
+  sample: [gpu-a, gpu-b]
 """

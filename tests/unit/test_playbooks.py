@@ -122,6 +122,25 @@ def test_a_described_fleet_is_planned_without_contact_and_again_to_the_same_byte
     assert "pascal: rhel9-2x-p40" in text or "pascal: rocky9-2x-p40" in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        ((), "[new]"),
+        (("--limit", "new:pascal"), "[new]"),
+        (("--skip-tags", "validate"), "[new]"),
+        (("--limit", "hopper:pascal"), ""),
+        (("-e", "plan_facts=cache"), ""),
+    ],
+)
+def test_only_nodes_without_a_description_are_asked(described: Path, arguments: tuple[str, ...], asked: str) -> None:
+    described.write_text(DESCRIBED + "    new: {ansible_host: 127.0.0.1, ansible_port: 1}\n", encoding="utf-8")
+    result = plan(described, *arguments)
+    contacts = [line.split(":")[1].strip() for line in result.stdout.splitlines() if "UNREACHABLE" in line]
+
+    assert contacts == ([asked] if asked else [])
+    assert "pascal: rocky9-2x-p40" in (described.parent / "stack.lock.yml").read_text(encoding="utf-8")
+
+
 def test_a_plan_in_check_mode_writes_neither_lock_nor_report(described: Path, tmp_path: Path) -> None:
     result = plan(described, "--check", "--diff", "-e", f"plan_report={tmp_path}/plan.json")
 
