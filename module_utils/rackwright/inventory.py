@@ -59,52 +59,64 @@ def check_inventory(
     Returns:
         Problems in a stable order: by variable, then message.
     """
-    owners = {option: owner for owner, options in specs.items() for option in options}
+    checks = _Checks(specs)
     found: dict[tuple[str, str], set[str]] = {}
     for host, variables in hosts.items():
-        for variable, message in [*_unknown(variables, specs, owners), *_invalid(variables, specs)]:
-            found.setdefault((variable, message), set()).add(host)
+        for name, value in variables.items():
+            for message in checks.messages(name, value):
+                found.setdefault((name, message), set()).add(host)
     problems = [Problem(tuple(sorted(names)), variable, message) for (variable, message), names in found.items()]
     return sorted([*problems, *_address_clashes(hosts)], key=lambda problem: (problem.variable, problem.message))
 
 
-def _unknown(
-    variables: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]], owners: Mapping[str, str]
-) -> list[tuple[str, str]]:
-    """Variables that carry a role's prefix but that the role does not know, and near misses of known names."""
-    problems = []
-    for name in variables:
-        if name in owners or name.startswith(("_", "ansible_")):
-            continue
+class _Checks:
+    """Judges every name, and every value of it, once: hosts of a fleet share most of both."""
+
+    def __init__(self, specs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+        self._specs = specs
+        self._owners: dict[str, list[str]] = {}
+        for owner, options in specs.items():
+            for option in options:
+                self._owners.setdefault(option, []).append(owner)
+        self._judged: dict[tuple[str, str], list[str]] = {}
+
+    def messages(self, name: str, value: Any) -> list[str]:
+        """Return what is wrong with a variable, in sentences."""
+        known = name in self._owners
+        key = (name, repr(value) if known else "")
+        if key not in self._judged:
+            self._judged[key] = self._invalid(name, value) if known else self._unknown(name)
+        return self._judged[key]
+
+    def _unknown(self, name: str) -> list[str]:
+        """Carries a role's prefix but the role does not know it, or is a near miss of a known name."""
+        if name.startswith(("_", "ansible_")):
+            return []
         if name in _MOVED:
             wish = f"Set {_MOVED[name]} instead, run playbooks/plan-stack.yml and commit the lock."
-            problems.append((name, f"Could not use {name}: versions come from the lock. {wish}"))
-            continue
-        owner = next((o for o in sorted(specs, key=len, reverse=True) if name.startswith(_prefix(o))), None)
-        near = difflib.get_close_matches(name, owners, n=1, cutoff=0.75 if owner else _TYPO_RATIO)
+            return [f"Could not use {name}: versions come from the lock. {wish}"]
+        owner = next((o for o in sorted(self._specs, key=len, reverse=True) if name.startswith(_prefix(o))), None)
+        near = difflib.get_close_matches(name, self._owners, n=1, cutoff=0.75 if owner else _TYPO_RATIO)
         if owner is None and not near:
-            continue
+            return []
         hint = f" Did you mean {near[0]}?" if near else f" roles/{owner}/README.md lists its inputs."
-        problems.append((name, f"Could not understand variable {name}: nothing in Rackwright reads it.{hint}"))
-    return problems
+        return [f"Could not understand variable {name}: nothing in Rackwright reads it.{hint}"]
+
+    def _invalid(self, name: str, value: Any) -> list[str]:
+        """The value has the wrong type or is not among the choices."""
+        problems = []
+        for owner in self._owners[name]:
+            option = self._specs[owner][name]
+            if value is None and not option.get("required"):
+                continue
+            result = ArgumentSpecValidator({name: _runtime_option(option)}).validate({name: value})
+            where = f"of role {owner}" if owner != "playbooks" else "of the playbooks"
+            problems += [f"Could not use {name} {where}: {error.rstrip('.')}." for error in result.error_messages]
+        return problems
 
 
 def _prefix(owner: str) -> str:
     return _OWN_PREFIXES.get(owner, f"{owner}_")
-
-
-def _invalid(variables: Mapping[str, Any], specs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Known variables whose value has the wrong type or is not among the choices."""
-    problems = []
-    for owner, options in specs.items():
-        for name, option in options.items():
-            if name not in variables or (variables[name] is None and not option.get("required")):
-                continue
-            result = ArgumentSpecValidator({name: _runtime_option(option)}).validate({name: variables[name]})
-            for error in result.error_messages:
-                where = f"of role {owner}" if owner != "playbooks" else "of the playbooks"
-                problems.append((name, f"Could not use {name} {where}: {error.rstrip('.')}."))
-    return problems
 
 
 def _runtime_option(option: Mapping[str, Any]) -> dict[str, Any]:
