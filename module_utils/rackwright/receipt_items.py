@@ -74,6 +74,7 @@ class Node:
         self._running_kernel = running_kernel
         self._packages: dict[str, dict[str, Any] | None] = {}
         self._units: dict[str, dict[str, str]] = {}
+        self._judged: dict[Path, str | None] = {}
 
     def path(self, absolute: str) -> str:
         """Return where a path of the node lies below the root."""
@@ -177,7 +178,7 @@ class Node:
         Without ``environment`` only the packages: a role that installs into it does not manage what it was built from.
         """
         try:
-            record = read_venv(Path(self.path(path)), packages)
+            record = read_venv(Path(self.path(path)), packages, self._judged)
             if record is None:
                 return None
             if not environment:

@@ -14,12 +14,15 @@ from .wheels import Dist, canonical, dist_problem, read_dists
 _VERSION = re.compile(r"^version(?:_info)?\s*=\s*(\S+)", re.MULTILINE)
 
 
-def read_venv(path: Path, packages: list[str] | None) -> dict[str, Any] | None:
+def read_venv(
+    path: Path, packages: list[str] | None, judged: dict[Path, str | None] | None = None
+) -> dict[str, Any] | None:
     """Return the record of one environment, None when it is not there.
 
     Args:
         path: directory of the environment.
         packages: names of the packages to record (one not installed is None); None records every package.
+        judged: damage found before by directory of metadata; two roles may record the packages of one environment.
 
     Returns:
         ``python`` (version it was built for), ``executable`` (real path of its interpreter), ``settings`` (hash of
@@ -37,13 +40,14 @@ def read_venv(path: Path, packages: list[str] | None) -> dict[str, Any] | None:
     version = _VERSION.search(settings.decode("utf-8", "replace"))
     executable = os.path.realpath(path / "bin/python")
     dists = _dists(path)
+    known = {} if judged is None else judged
     wanted = sorted(dists) if packages is None else sorted(packages)
     return {
         "python": version.group(1) if version else None,
         "executable": executable,
         "settings": hashlib.sha256(settings).hexdigest() if settings else None,
         "packages": {name: _versions(dists.get(canonical(name), [])) for name in wanted},
-        "damage": {name: why for name in wanted if (why := _damage(dists.get(canonical(name), [])))},
+        "damage": {name: why for name in wanted if (why := _damage(dists.get(canonical(name), []), known))},
         "problems": _problems(path, names, executable),
         "all": packages is None,
     }
@@ -65,8 +69,13 @@ def _versions(dists: list[Dist]) -> str | None:
     return ", ".join(sorted(dist.version for dist in dists)) or None
 
 
-def _damage(dists: list[Dist]) -> str | None:
-    return next((problem for dist in dists if (problem := dist_problem(dist))), None)
+def _damage(dists: list[Dist], judged: dict[Path, str | None]) -> str | None:
+    for dist in dists:
+        if dist.info not in judged:
+            judged[dist.info] = dist_problem(dist)
+        if judged[dist.info]:
+            return judged[dist.info]
+    return None
 
 
 def _problems(path: Path, names: set[str], executable: str) -> list[str]:
