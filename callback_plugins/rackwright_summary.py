@@ -18,12 +18,11 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-
 _AT_ONCE = ("gpu_plan", "model_fit", "node_diagnosis")
 
 
 class CallbackModule(CallbackBase):
-    """Shows texts of plans, fits and diagnoses at once and the last fleet_verdict after the recap; no logic of its own."""
+    """Shows texts of plans, fits and diagnoses at once and the last fleet_verdict after the recap; has no logic."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -36,10 +35,13 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Print a plan; remember the table when the task was the fleet's verdict."""
+        # asking for a result makes Ansible copy it: milliseconds for every task of every host that is none of these
+        if result.task.action not in (*_AT_ONCE, "fleet_verdict"):
+            return
         text = result.result.get("table_text")
         if result.task.action == "fleet_verdict":
             self._text = text
-        elif result.task.action in _AT_ONCE and text:
+        elif text:
             self._display.display(f"\n{text}\n")
 
     def v2_playbook_on_stats(self, stats: Any) -> None:

@@ -88,9 +88,10 @@ def build(package: Path) -> bytes:
 def signature(package: Path) -> str:
     """Return what tells one state of the package's files from another without reading them."""
     total = hashlib.sha256()
-    for path in sorted(package.glob("*.py")):
-        status = path.stat()
-        total.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode())
+    with os.scandir(package) as entries:
+        found = sorted((entry.name, entry.stat()) for entry in entries if entry.name.endswith(".py"))
+    for name, status in found:
+        total.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode())
     return total.hexdigest()[:32]
 
 
