@@ -134,19 +134,9 @@ class ActionModule(ActionBase):
         return notes
 
     def _solver(self) -> fleet_plan.Solver:
+        extra = tables.extra_rows(plain(self._options["extra_tables"]))
         today = self._options["today"] or datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        return fleet_plan.Solver(tables.load_tables(_TABLES, self._extra_tables(), _KEPT / "tables.json"), today)
-
-    def _extra_tables(self) -> Any:
-        """The site's own rows, or the text of the file that has them."""
-        extra = plain(self._options["extra_tables"])
-        return self._text_of(extra) if isinstance(extra, str) and extra else extra
-
-    def _text_of(self, path: str) -> str:
-        try:
-            return Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError("read", path, str(error), "Name a file that can be read") from error
+        return fleet_plan.Solver(tables.load_tables(_TABLES, extra, _KEPT / "tables.json"), today)
 
     def _hosts(self) -> list[str]:
         return list(plain(self._vars.get("ansible_play_hosts_all") or []))
@@ -178,7 +168,11 @@ class ActionModule(ActionBase):
         path = self._lock
         if not os.path.exists(path):
             raise MissingError("read the lock", path, "there is none", _PLAN_FIRST)
-        return lock.from_text(self._text_of(path), path, json.loads(_SCHEMA.read_text(encoding="utf-8")))
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError("read the lock", path, str(error), "Make it a file that can be read") from error
+        return lock.from_text(text, path, json.loads(_SCHEMA.read_text(encoding="utf-8")))
 
     def _write_report(self, document: Mapping[str, Any]) -> None:
         path = self._options["report"]

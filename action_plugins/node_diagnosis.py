@@ -18,7 +18,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright import diagnosis, diagnosis_fix, diagnosis_text, reports, tables
 from rackwright.diagnosis_record import Evidence
-from rackwright.errors import InvalidInputError, RackwrightError
+from rackwright.errors import RackwrightError
 from rackwright.stack_intent import Intent
 
 _TABLES = _ROOT / "roles" / "gpu_stack" / "files" / "tables"
@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
         return result
 
     def _diagnose(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
-        known = tables.load_tables(_TABLES, _extra(options["extra_tables"]))
+        known = tables.load_tables(_TABLES, tables.extra_rows(options["extra_tables"]))
         table = diagnosis.check_errors(yaml.safe_load(_ERRORS.read_text(encoding="utf-8")), str(_ERRORS))
         today = options["today"] or datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         nodes = []
@@ -68,16 +68,6 @@ class ActionModule(ActionBase):
             "with_errors": [node["node"] for node in nodes if diagnosis.has_errors(node)],
             "table_text": diagnosis_text.fleet_text(nodes, None if self._task.check_mode else path),
         }
-
-
-def _extra(extra: Any) -> Any:
-    """The site's own rows, or the text of the file that has them."""
-    if not isinstance(extra, str) or not extra:
-        return extra
-    try:
-        return Path(extra).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError("read", extra, str(error), "Name a file that can be read") from error
 
 
 def _evidence(name: str, variables: Mapping[str, Any], registered: Mapping[str, Any]) -> Evidence:

@@ -173,7 +173,7 @@ from ansible.module_utils.rackwright.reports import write_json
 
 YAML_ERROR = None
 try:
-    from ansible.module_utils.rackwright.tables import load_tables
+    from ansible.module_utils.rackwright.tables import extra_rows, load_tables
 except ImportError:
     YAML_ERROR = traceback.format_exc()
 
@@ -217,7 +217,7 @@ def read_config(model: Any) -> dict[str, Any] | None:
 
 def compute(params: dict[str, Any]) -> dict[str, Any]:
     """Return the document that the options ask for."""
-    read = load_tables(Path(params["tables"]), params["extra_tables"])
+    read = load_tables(Path(params["tables"]), extra_rows(params["extra_tables"]))
     tables = sizing.Tables(read.models["models"], read.sizing, read.gpus)
     request = sizing.Request(
         formats=tuple(params["formats"]),

@@ -69,6 +69,21 @@ def _documents(paths: Mapping[str, Path], cache: Path | None) -> dict[str, dict[
     return documents
 
 
+def extra_rows(said: Any) -> Any:
+    """Return the rows that ``stack_extra_tables`` means: a mapping as it is, or the text of the file that it names.
+
+    Raises ``InvalidInputError`` for a file that cannot be read.
+    """
+    if not isinstance(said, str) or not said:
+        return said
+    try:
+        return Path(said).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(
+            "read the extra tables", said, str(error), f"Name a file that can be read in {EXTRA_VARIABLE}"
+        ) from error
+
+
 def merge_extra(tables: Tables, extra: Mapping[str, Any] | str) -> Tables:
     """Return new tables with a site's rows in them; ``tables`` stays as it is. Raises ``InvalidInputError``."""
     given = _parsed(extra)

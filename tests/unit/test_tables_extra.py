@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils.rackwright.errors import InvalidInputError, MissingError
 from ansible.module_utils.rackwright.tables import (
     Tables,
+    extra_rows,
     find,
     load_tables,
     merge_extra,
@@ -298,3 +299,19 @@ def test_find_takes_the_first_row_or_none() -> None:
     rows = [{"a": 1, "b": 1}, {"a": 1, "b": 2}]
     assert find(rows, "a", 1) == {"a": 1, "b": 1}
     assert find(rows, "c", 1) is None
+
+
+def test_rows_may_be_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "extra.yml"
+    path.write_text('drivers: {branches: [{branch: "580", latest_known: "580.200.01"}]}', encoding="utf-8")
+
+    merged = merge_extra(T, extra_rows(str(path)))
+
+    assert branches(merged)["580"]["latest_known"] == "580.200.01"
+    assert extra_rows(None) is None
+    assert extra_rows({"drivers": {}}) == {"drivers": {}}
+
+
+def test_a_file_of_rows_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="stack_extra_tables"):
+        extra_rows(str(tmp_path / "no.yml"))
