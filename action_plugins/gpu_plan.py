@@ -19,6 +19,7 @@ sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright import files, fleet_plan, lock, plan_report, reports, tables
 from rackwright.errors import InvalidInputError, MissingError, RackwrightError
 from rackwright.fleet_inputs import FleetInputs, plain
+from rackwright.remembered import files_below, remembered, signature
 
 _TABLES = _ROOT / "roles" / "gpu_stack" / "files" / "tables"
 _KEPT = _ROOT / ".cache"
@@ -59,11 +60,13 @@ class ActionModule(ActionBase):
     def _lock_path(self) -> str:
         """Where the lock is: as said, else beside the inventory."""
         said = self._options["lock"] or self._templar.template(self._vars.get("stack_lock_file"))
+        if said:
+            return str(plain(said))
         folder = self._vars.get("inventory_dir")
-        if not said and not folder:
+        if folder is None:
             step = "Set stack_lock_file, or use an inventory file"
             raise InvalidInputError("find the lock", "this inventory", "it is not a file and has no directory", step)
-        return str(plain(said or os.path.join(folder, "stack.lock.yml")))
+        return os.path.join(str(plain(folder)), "stack.lock.yml")
 
     def _entry(self) -> dict[str, Any]:
         """The stack of this host."""

@@ -122,9 +122,14 @@ def test_a_wish_with_a_mistake_refuses_its_node_alone(solver: Solver) -> None:
 
 
 def test_each_kind_of_node_is_solved_once(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[Any] = []
     original = fleet_plan.compat.solve
-    monkeypatch.setattr(fleet_plan.compat, "solve", lambda *a: calls.append(a) or original(*a))
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(fleet_plan.compat, "solve", counted)
 
     planned = fleet_plan.plan_fleet([described(f"n{i}", H100) for i in range(50)], solver, None)
 
