@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
         """Where the lock is: as said, else beside the inventory."""
         said = self._options["lock"] or self._templar.template(self._vars.get("stack_lock_file"))
         if said:
-            return str(plain(said))
+            return reports.from_here(str(plain(said)))
         folder = self._vars.get("inventory_dir")
         if folder is None:
             step = "Set stack_lock_file, or use an inventory file"
@@ -175,12 +175,20 @@ class ActionModule(ActionBase):
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError("read the lock", path, str(error), "Make it a file that can be read") from error
-        return lock.from_text(text, path, json.loads(_SCHEMA.read_text(encoding="utf-8")))
+        schema, code = _SCHEMA.read_text(encoding="utf-8"), signature(files_below([_ROOT / "module_utils"]))
+        # accepted before, to the byte and by the same code: parsing and checking it again would find the same
+        accepted: dict[str, Any] = remembered(
+            _KEPT / "lock.json",
+            code and lock.digest([text, schema, code]),
+            lambda: lock.from_text(text, path, json.loads(schema)),
+        )
+        return accepted
 
     def _write_report(self, document: Mapping[str, Any]) -> None:
         path = self._options["report"]
         if path and not self._task.check_mode:
-            reports.make_directory(os.path.dirname(os.path.abspath(path)))
+            path = reports.from_here(path)
+            reports.make_directory(os.path.dirname(path))
             reports.write_json(path, plain(document))
 
 

@@ -60,7 +60,8 @@ class ActionModule(ActionBase):
             nodes.append(diagnosis.diagnose(replace(evidence, plan=plan), known, table, options["error"]))
         path = options["report"]
         if path and not self._task.check_mode:
-            reports.make_directory(os.path.dirname(os.path.abspath(path)))
+            path = reports.from_here(path)
+            reports.make_directory(os.path.dirname(path))
             reports.write_json(path, {"schema": 1, "error": options["error"], "nodes": nodes})
         return {
             "changed": False,

@@ -118,6 +118,11 @@ def write_reports(directory: str, run_id: str, documents: Mapping[str, Mapping[s
     return fleet
 
 
+def from_here(path: str) -> str:
+    """Return a whole path: a relative one starts where Ansible was called (action plugins stand there, modules do not)."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
 def make_directory(path: str) -> None:
     """Make a directory for reports, with its parents."""
     try:

@@ -149,6 +149,16 @@ def test_a_plan_in_check_mode_writes_neither_lock_nor_report(described: Path, tm
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["hosts.yml"]
 
 
+def test_relative_paths_start_where_the_user_stands(described: Path, tmp_path: Path) -> None:
+    playbook = str(ROOT / "playbooks/plan-stack.yml")
+    names = ("-e", "stack_lock_file=own.lock.yml", "-e", "plan_report=new/plan.json")
+    result = play("-i", str(described), playbook, *names, cwd=tmp_path)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "own.lock.yml").is_file()
+    assert (tmp_path / "new/plan.json").is_file()
+
+
 def test_a_refusal_fails_the_run_and_the_others_have_their_plan(described: Path, tmp_path: Path) -> None:
     report = tmp_path / "plan.json"
     result = plan(described, "-e", "stack_module_flavour=open", "-e", f"plan_report={report}")
@@ -202,6 +212,7 @@ def test_a_site_without_a_lock_is_told_to_plan_first(described: Path) -> None:
 
 def test_a_site_refuses_a_lock_that_was_edited_into_inconsistency(described: Path) -> None:
     plan(described)
+    assert plan(described).returncode == 0, "read, accepted, and remembered as accepted"
     lock = described.parent / "stack.lock.yml"
     text = lock.read_text(encoding="utf-8")
     lock.write_text(text.replace("  version: 595.91.07\n", "  version: 535.309.01\n", 1), encoding="utf-8")
