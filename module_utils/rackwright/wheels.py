@@ -16,6 +16,8 @@ from pathlib import Path
 
 _METADATA_NAME = re.compile(r"^(?P<name>.+)-(?P<version>[^-]+)\.dist-info$")
 _REQUIREMENT_NAME = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+# How compiled files are recorded, without size and hash: Python makes those that are gone anew.
+_COMPILED = ".pyc,,"
 # Import packages that do not carry the name of their distribution.
 _TOP_LEVEL = {"torch": ("torch", "torchgen", "functorch")}
 
@@ -51,10 +53,11 @@ def read_dists(site: Path) -> dict[str, list[Dist]]:
     return found
 
 
-def _record_rows(info: Path) -> list[list[str]] | None:
+def _record_rows(info: Path, leave_out: str = "\0") -> list[list[str]] | None:
+    """Rows of the record, without lines of this ending."""
     try:
         with (info / "RECORD").open(newline="", encoding="utf-8") as stream:
-            return [row for row in csv.reader(stream) if row]
+            return [row for row in csv.reader(line for line in stream if not line.rstrip().endswith(leave_out)) if row]
     except (OSError, UnicodeDecodeError, csv.Error):
         return None
 
@@ -63,25 +66,31 @@ def dist_problem(dist: Dist) -> str | None:
     """Return what is wrong with one distribution, or None when every recorded file is there with its size."""
     if not (dist.info / "METADATA").is_file():
         return f"{dist.name} {dist.version} has no METADATA"
-    rows = _record_rows(dist.info)
+    rows = _record_rows(dist.info, _COMPILED)
     if not rows:
         return f"{dist.name} {dist.version} has no readable RECORD (interrupted install)"
-    wrong = 0
-    first = ""
-    site = f"{dist.site}/"  # ten thousand files: joining paths one by one would cost as much as looking at them
-    for row in rows:
-        size = row[2] if len(row) > 2 else ""
-        try:
-            status = os.stat(row[0] if row[0].startswith("/") else site + row[0])
-            bad = bool(size) and status.st_size != int(size)
-        except (OSError, ValueError):
-            bad = True
-        if bad:
-            wrong += 1
-            first = first or row[0]
+    wrong, first = 0, ""
+    # twenty thousand files: from the directory's descriptor each is found in fewer steps than by its whole path
+    site = os.open(dist.site, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for row in rows:
+            if not _is_there(row, site):
+                wrong += 1
+                first = first or row[0]
+    finally:
+        os.close(site)
     return (
         f"{dist.name} {dist.version}: {wrong} recorded files are missing or changed, first {first}" if wrong else None
     )
+
+
+def _is_there(row: list[str], site: int) -> bool:
+    size = row[2] if len(row) > 2 else ""
+    try:
+        status = os.stat(row[0], dir_fd=site)
+        return not size or status.st_size == int(size)
+    except (OSError, ValueError):
+        return False
 
 
 def problems_of(dists: dict[str, list[Dist]], name: str) -> str | None:

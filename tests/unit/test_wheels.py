@@ -93,6 +93,19 @@ def test_damage_is_named(site: Path, damage: str, problem: str) -> None:
     assert problems_of(read_dists(site), "torch") == problem
 
 
+def test_a_compiled_file_that_is_gone_is_no_damage_and_removal_takes_those_that_are_there(site: Path) -> None:
+    info = read_dists(site)["numpy"][0].info
+    with (info / "RECORD").open("a", newline="") as stream:
+        stream.write("more/__pycache__/a.pyc,,\r\nmore/__pycache__/b.pyc,,\nmore/c.pyc,sha256=x,1\n")
+    (site / "more/__pycache__").mkdir(parents=True)
+    (site / "more/__pycache__/a.pyc").write_text("")
+    problem = "numpy 2.4.6: 1 recorded files are missing or changed, first more/c.pyc"
+
+    assert problems_of(read_dists(site), "numpy") == problem
+    remove_dist(site, "numpy", site.parents[1])
+    assert not (site / "more").exists()
+
+
 @pytest.mark.parametrize("with_record", [True, False])
 def test_removal_leaves_no_trace_and_nothing_else_is_touched(site: Path, with_record: bool) -> None:
     if not with_record:
