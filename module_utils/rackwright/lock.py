@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ HEADER = (
 #: A change below one of these keys is only in force once the new kernel module is loaded.
 _NEEDS_REBOOT = ("driver.version", "driver.flavour", "driver.branch", "fabric_manager.version")
 _NOT_COMPARED = ("why", "intent")
+_CONFLICT = re.compile(r"^(?:<{7}|>{7})(?: |$)", re.MULTILINE)
+_AWAY = "Take it back from version control, or move it away and plan again with playbooks/plan-stack.yml"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -115,21 +118,59 @@ def from_text(text: str, path: str, schema: Mapping[str, Any]) -> dict[str, Any]
         schema: JSON schema of the document.
 
     Raises:
-        InvalidInputError: no YAML, another schema version, a missing or mistyped value, a reference to nothing.
+        InvalidInputError: no YAML, another schema version, a missing or mistyped value, a reference to nothing, a key
+            that stands there twice, conflict markers of a merge.
     """
-    try:
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise _refuse(path, f"it is not YAML{where}: {getattr(error, 'problem', error)}") from error
+    conflict = _CONFLICT.search(text)
+    if conflict:
+        line = text.count("\n", 0, conflict.start()) + 1
+        raise _refuse(path, f"it holds an unresolved merge (line {line})")
+    document = _document(text, path)
     version = document.get("schema") if isinstance(document, dict) else None
     if version != SCHEMA:
-        raise _refuse(path, f"it has schema {version!r} and this release reads {SCHEMA}", SCHEMA, version)
+        cause = f"it has schema {version!r} and this release reads {SCHEMA}" if document else "it is empty"
+        raise _refuse(path, cause, SCHEMA, version)
     problem = _shape_problem(document, schema) or _reference_problem(document)
     if problem:
         raise _refuse(path, problem)
     return dict(document)
+
+
+def _document(text: str, path: str) -> Any:
+    """Parse what `to_text` may have written: of two equal keys one would silently win, and references to other places,
+    which a lock never has, can make a small file huge."""
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+        node = loader.get_single_node()
+        problem = _graph_problem(node) if node else None
+        document = None if node is None or problem else loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise _refuse(path, f"it is not YAML{where}: {getattr(error, 'problem', error)}") from error
+    if problem:
+        raise _refuse(path, problem)
+    return document
+
+
+def _graph_problem(root: yaml.Node) -> str | None:
+    seen: set[int] = set()
+    left = [root]
+    while left:
+        node = left.pop()
+        if id(node) in seen:
+            return f"it refers to itself by an alias (line {node.start_mark.line + 1})"
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                if str(key.value) in keys:
+                    return f"the key {key.value} stands twice in one place (line {key.start_mark.line + 1})"
+                keys.add(str(key.value))
+                left += [key, value]
+        elif isinstance(node, yaml.SequenceNode):
+            left += node.value
+    return None
 
 
 def _shape_problem(document: Mapping[str, Any], schema: Mapping[str, Any]) -> str | None:
@@ -160,7 +201,7 @@ def _refuse(path: str, cause: str, expected: Any = None, found: Any = None) -> I
         "use the lock",
         path,
         cause,
-        "Take it back from version control, or plan again with playbooks/plan-stack.yml",
+        _AWAY,
         expected=expected,
         found=found,
     )

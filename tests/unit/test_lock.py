@@ -129,8 +129,10 @@ STACK = "stacks/ubuntu2404-8x-h100-sxm5-80gb"
 @pytest.mark.parametrize(
     ("document", "cause"),
     [
-        ([], "schema None"),
-        ({}, "schema None"),
+        ([], "it is empty"),
+        ({}, "it is empty"),
+        (["schema"], "schema None"),
+        (None, "it is empty"),
         (edited("schema", 2), "it has schema 2 and this release reads 1"),
         (edited("nodes/n1", "other"), "node n1 has the stack other, which is not in it"),
         (edited("nodes", {}), "no node has the stack"),
@@ -156,6 +158,33 @@ def test_what_is_no_lock_is_refused(document: Any, cause: str) -> None:
 def test_text_that_is_not_yaml_is_refused_with_its_line() -> None:
     with pytest.raises(InvalidInputError, match="not YAML in line 2"):
         lock.from_text("schema: 1\n\tnodes: {}\n", "stack.lock.yml", SCHEMA)
+
+
+def bomb() -> str:
+    lines = ["schema: 1", "a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
+    return "\n".join([*lines, "stacks: *a11", ""])
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda text: text.replace("digests:", "<<<<<<< HEAD\ndigests:", 1), r"an unresolved merge \(line 5\)"),
+        (lambda text: f"{text}>>>>>>> theirs\n", "an unresolved merge"),
+        (lambda text: f"{text}nodes: {{}}\n", "the key nodes stands twice in one place"),
+        (
+            lambda text: text.replace("flavour: open", "flavour: open\n      flavour: proprietary"),
+            "the key flavour stands",
+        ),
+        (lambda text: bomb(), "an alias"),
+        (lambda text: "", "it is empty"),
+    ],
+    ids=["merge", "merge at the end", "a part twice", "a value twice", "aliases", "empty"],
+)
+def test_a_damaged_file_is_refused_by_what_happened_to_it(damage: Any, cause: str) -> None:
+    text = damage(lock.to_text(lock.build({"n1": content()}, TABLES)))
+
+    with pytest.raises(InvalidInputError, match=cause):
+        lock.from_text(text, "stack.lock.yml", SCHEMA)
 
 
 def test_a_difference_names_item_values_and_reason() -> None:
