@@ -119,7 +119,7 @@ def write_reports(directory: str, run_id: str, documents: Mapping[str, Mapping[s
 
 
 def from_here(path: str) -> str:
-    """Return a whole path: a relative one starts where Ansible was called (action plugins stand there, modules do not)."""
+    """Return a whole path; a relative one starts where Ansible was called: action plugins stand there."""
     return os.path.abspath(os.path.expanduser(path))
 
 
