@@ -14,7 +14,14 @@ from .compat_cuda import Problem, Runtime, cuda_minimum, tensorflow_problems, to
 from .compat_framework import SYSTEM_PYTHON, Framework, Python, label
 from .compat_gpu import driver_problem, native_cuda, version_problem
 from .compat_match import node_of, other_node, unknown_models
-from .compat_packages import container_toolkit_part, driver_part, fabric_manager_part, os_part, toolkit_part
+from .compat_packages import (
+    PAGES_64K,
+    container_toolkit_part,
+    driver_part,
+    fabric_manager_part,
+    os_part,
+    toolkit_part,
+)
 from .compat_parts import framework_part, libraries_part, serving_part
 from .compat_platform import Platform, find_platform
 from .compat_rules import TablesLike, at_least, find, major
@@ -66,8 +73,7 @@ def _problems(node: StackNode | None, stack: dict[str, Any], tables: TablesLike)
     yield from _fabric_manager(node, stack, platform)
     yield from _framework(stack, tables, described, runtime)
     yield from _toolkit(stack, tables, described, platform, runtime)
-    version = stack["driver"]["version"] if stack["driver"] else None
-    yield from _unequal("os", os_part(platform, version), stack["os"])
+    yield from _os(described, stack, platform)
     yield from _unequal("container_toolkit", container_toolkit_part(platform), stack["container_toolkit"])
     yield from _minimum(stack, tables)
 
@@ -116,7 +122,7 @@ def _driver(
     if driver["flavour"] not in ("open", "proprietary"):
         yield f"driver flavour {driver['flavour']} is neither open nor proprietary"
         return
-    version = _version_problem(row, driver, platform)
+    version = _version_problem(row, driver)
     if version:
         yield version
     found = driver_problem(tables, row, driver["flavour"], node, platform, driver["source"])
@@ -137,14 +143,19 @@ def _driver(
     yield from _unequal("driver", wanted, driver)
 
 
-def _version_problem(row: dict[str, Any], driver: dict[str, Any], platform: Platform) -> str | None:
+def _version_problem(row: dict[str, Any], driver: dict[str, Any]) -> str | None:
     version = str(driver["version"])
     if not all(part.isdigit() for part in version.split(".")) or version.count(".") not in (1, 2):
         return f"driver version {version} is not a version"
-    own = platform.distribution_version(row["branch"]) if driver["source"] == "distribution" else None
-    if own and version != own:
-        return f"the archive of {platform.id} has driver {own}, not {version}"
     return version_problem(row, version)
+
+
+def _os(node: StackNode, stack: dict[str, Any], platform: Platform) -> Iterator[str]:
+    version = stack["driver"]["version"] if stack["driver"] else None
+    kernels = [node.kernel] if node.kernel else [None, PAGES_64K]
+    wanted = [os_part(platform, version, kernel) for kernel in kernels]
+    if stack["os"] not in wanted:
+        yield from _unequal("os", wanted[0], stack["os"])
 
 
 def _fabric_manager(node: StackNode | None, stack: dict[str, Any], platform: Platform) -> Iterator[str]:

@@ -34,6 +34,7 @@ from .compat_rules import (
 
 OPEN_DEFAULT_FROM = "560"
 _SOON_DAYS = 90
+_NO_VERSION = "the tables know no version of branch"
 
 
 @dataclass(frozen=True)
@@ -170,14 +171,11 @@ def _fitting(case: Case, platform: Platform, row: dict[str, Any], source: str) -
 
 def _version(case: Case, platform: Platform, row: dict[str, Any], source: str) -> tuple[str | None, str | None]:
     wanted = case.intent.driver_version
+    if wanted != "auto":
+        return wanted, None  # an archive moves with every update: only the node can tell whether it has this one
     offered = platform.distribution_version(row["branch"]) if source == "distribution" else row.get("latest_known")
-    if wanted != "auto" and (source == "nvidia" or offered is None):
-        return wanted, None
     if offered is None:
-        known = "name one by stack_driver_version" if source == "distribution" else "the table knows none"
-        return None, f"no version of branch {row['branch']} can be pinned: {known}"
-    if wanted not in ("auto", offered):
-        return None, f"the archive of {platform.id} has version {offered} of branch {row['branch']}, not {wanted}"
+        return None, f"{_NO_VERSION} {row['branch']} that could be pinned"
     return offered, None
 
 
@@ -208,7 +206,10 @@ def _explain(case: Case, platform: Platform, driver: Driver, why: str, passed: l
     else:
         rule = "asked for by name"
         newest = row.get("latest_known")
-        if newest and not at_least(newest, exact):
+        offered = platform.distribution_version(row["branch"]) if driver.source == "distribution" else None
+        if offered and offered != exact:
+            rule += f"; the version that the table knows in the distribution's archive is {offered}"
+        elif newest and not at_least(newest, exact):
             rule += f"; newer than the newest version the table knows ({newest}), so nothing is known of it"
     case.decide("driver.version", driver.version, rule, table_row, sources)
     case.decide("driver.flavour", driver.flavour, *_flavour_rule(case, driver))
@@ -272,6 +273,8 @@ def _refused(case: Case, platform: Platform, problems: list[tuple[str, str, str]
         remedies.append(f"Boot Linux {OPEN_KERNEL} or newer")
     if case.intent.module_flavour != "auto":
         remedies.append("Set stack_module_flavour to auto")
+    if any(problem.startswith(_NO_VERSION) for _branch, _gate, problem in problems):
+        remedies.append("Name an exact version by stack_driver_version")
     reasons = list(dict.fromkeys(problem for _branch, _gate, problem in reversed(problems)))
     return Refusal(gate, "; ".join(reasons), remedies or [_OTHER_BRANCH])
 

@@ -19,6 +19,8 @@ _FOURTH_GENERATION = ("b200", "b300")
 _RACK = ("gb200", "gb300")
 _PREBUILT = "linux-modules-nvidia-"
 IMEX = "nvidia-imex"
+#: how releases of kernels with pages of 64 KiB end (``5.14.0-503.el9.aarch64+64k``)
+PAGES_64K = "64k"
 
 
 def pin(version: str) -> str:
@@ -79,8 +81,10 @@ def driver_part(
     names = driver_names(platform, source, branch, flavour)
     if source == "nvidia" and any(str(gpu["id"]).startswith(_RACK) for gpu in gpus):
         names.append(IMEX)
-    # their packages are versioned after the kernel, or in a way that nobody has said
-    own_version = [name for name in names if name.startswith(_PREBUILT) or name == IMEX]
+    # versioned after the kernel, after a source of their own, or in a way that nobody has said
+    archive = (platform.row.get("distribution_driver") or {}) if source == "distribution" else {}
+    others = (IMEX, *archive.get("own_version", ()))
+    own_version = [name for name in names if name.startswith(_PREBUILT) or name in others]
     prebuilt = any(name.startswith(_PREBUILT) for name in names)
     return {
         "source": source,
@@ -216,7 +220,11 @@ def toolkit_part(platform: Platform, release: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def os_part(platform: Platform, driver_version: str | None) -> dict[str, Any]:
-    """Return the ``os`` of a stack: what a kernel module needs to be built."""
+def os_part(platform: Platform, driver_version: str | None, kernel: str | None) -> dict[str, Any]:
+    """Return the ``os`` of a stack: what a kernel module needs to be built.
+
+    Kernels with pages of 64 KiB have headers of their own; of a kernel nobody knows the usual ones are taken.
+    """
     minimum = platform.dkms_minimum(driver_version) if driver_version else None
-    return {"headers": list(platform.row.get("headers") or []), "dkms_minimum": minimum}
+    large_pages = platform.row.get("headers_64k") if (kernel or "").endswith(PAGES_64K) else None
+    return {"headers": list(large_pages or platform.row.get("headers") or []), "dkms_minimum": minimum}

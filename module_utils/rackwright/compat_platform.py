@@ -115,7 +115,8 @@ def find_platform(tables: TablesLike, node: StackNode) -> tuple[Platform | None,
     """Return the platform of a node, or why there is none."""
     row = platform_row(tables, node.os)
     if row is None:
-        return None, f"{node.os_name} ({node.os}) is not in the table of platforms"
+        told = node.os_name if node.os_name == node.os else f"{node.os_name} ({node.os})"
+        return None, f"{told} is not in the table of platforms"
     if not row["supported"]:
         name = node.os_name if node.origin == "facts" else row["os"]
         return None, f"{name} is not supported: use {row.get('use_instead')} instead"

@@ -46,7 +46,7 @@ def solve_case(case: Case) -> dict[str, Any]:
         },
         "gpus": gpus_part(case.node),
         "simulated": case.node.simulated,
-        "os": os_part(platform, driver.version if driver else None),
+        "os": os_part(platform, driver.version if driver else None, case.node.kernel),
         "driver": _driver(case, platform, driver, minimum),
         "fabric_manager": _fabric_manager(case, platform, driver),
         "toolkit": toolkit_part(toolkit_platform(case.tables, case.node, platform), toolkit) if toolkit else None,

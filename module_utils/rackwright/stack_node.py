@@ -23,6 +23,7 @@ _DESCRIPTION_KEYS = (
 )
 _GPU_KEYS = ("model", "count")
 _VERSION = re.compile(r"\d+(\.\d+)+")
+_KERNEL = re.compile(r"\d+\.\d+\S*")
 _TRUE, _FALSE = ("true", "yes"), ("false", "no")
 _SPELLINGS = {
     "alma": "almalinux",
@@ -114,7 +115,7 @@ def node_from_description(name: str, description: Mapping[str, Any], gpus_table:
         arch=_arch(name, description),
         python=python,
         glibc=_version(name, description, "glibc"),
-        kernel=_text(name, description, "kernel"),
+        kernel=_kernel(name, description),
         secure_boot=_boolean(name, description, "secure_boot"),
         nvswitch=_boolean(name, description, "nvswitch"),
         container=bool(_boolean(name, description, "container")),
@@ -200,6 +201,15 @@ def _version(node: str, description: Mapping[str, Any], key: str) -> str | None:
     value = _text(node, description, key)
     if value is not None and not _VERSION.fullmatch(value):
         raise _wrong(node, key, f"{value!r} is not a version", 'Write it like "3.12"', "a version", value)
+    return value
+
+
+def _kernel(node: str, description: Mapping[str, Any]) -> str | None:
+    """A release as ``uname -r`` tells it; what is none would count as older than any other."""
+    value = _text(node, description, "kernel")
+    if value is not None and not _KERNEL.fullmatch(value):
+        step = "Write it like 6.8.0-45-generic"
+        raise _wrong(node, "kernel", f"{value!r} is not a kernel release", step, "a kernel release", value)
     return value
 
 

@@ -119,6 +119,7 @@ COLUMNS: dict[tuple[str, ...], dict[str, str]] = {
         "dkms": "version",
         "dkms_minimum": "map",
         "headers": "texts",
+        "headers_64k": "texts",
         "driver_packages": "text",
         "archive_packages": "text",
         "distribution_driver": "map",

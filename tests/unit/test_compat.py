@@ -168,6 +168,27 @@ def test_when_nothing_is_live_the_plan_says_so() -> None:
     assert solution.reason == "no live branch fits the policy production."
 
 
+@pytest.mark.parametrize("wishes", [{"driver_branch": 620}, {"driver_source": "distribution", "driver_branch": 580}])
+def test_a_branch_without_a_known_version_asks_for_one(wishes: dict[str, Any]) -> None:
+    assert plan(node("t4"), **wishes).remedies == ["Name an exact version by stack_driver_version"]
+
+
+def test_a_version_the_archive_is_not_known_to_have_is_told_beside_the_known_one() -> None:
+    solution = plan(node("t4", os="debian12"), driver_source="distribution", driver_version="535.261.03")
+    assert rules(solution)["driver.version"] == (
+        "asked for by name; the version that the table knows in the distribution's archive is 535.309.01"
+    )
+    assert check_stack(None, solution.stack, TABLES) == []
+
+
+def test_headers_of_another_page_size_do_not_fit_the_kernel() -> None:
+    large = node("gh200-96gb", os="rocky9", arch="aarch64", python="3.11", kernel="5.14.0-503.el9.aarch64+64k")
+    stack = plan(large).stack
+    assert check_stack(None, stack, TABLES) == check_stack(large, stack, TABLES) == []
+    small = dataclasses.replace(large, kernel="5.14.0-503.el9.aarch64")
+    assert "os.headers is [kernel-64k-devel-matched" in check_stack(small, stack, TABLES)[0]
+
+
 def test_alternatives_are_few_and_different() -> None:
     def offer(summary: str, **change: str) -> dict[str, Any]:
         return {"change": change, "sentence": summary, "stack_summary": summary}

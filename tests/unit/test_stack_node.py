@@ -92,6 +92,7 @@ def test_models_are_found_by_nvml_name_and_counted_together() -> None:
         (describe(pyhton="3.12"), "it has the unknown key pyhton (did you mean python"),
         (describe(python=3.1), "(node_description.python): 3.1 is not a text. Write it in quotes"),
         (describe(python="three"), "'three' is not a version"),
+        (describe(kernel="latest"), "'latest' is not a kernel release. Write it like 6.8.0-45-generic"),
         (describe(arch="riscv64"), "riscv64 is not known. Write x86_64 or aarch64"),
         (describe(secure_boot="maybe"), "'maybe' is neither true nor false"),
         (describe(nvswitch=2), "2 is neither true nor false"),
