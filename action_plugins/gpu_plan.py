@@ -138,7 +138,7 @@ class ActionModule(ActionBase):
 
     def _solver(self) -> fleet_plan.Solver:
         extra = tables.extra_rows(plain(self._options["extra_tables"]))
-        today = self._options["today"] or datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+        today = _date(self._options["today"] or datetime.datetime.now(datetime.timezone.utc).date().isoformat())
         return fleet_plan.Solver(tables.load_tables(_TABLES, extra, _KEPT / "tables.json"), today)
 
     def _hosts(self) -> list[str]:
@@ -190,6 +190,16 @@ class ActionModule(ActionBase):
             path = reports.from_here(path)
             reports.make_directory(os.path.dirname(path))
             reports.write_json(path, plain(document))
+
+
+def _date(text: str) -> str:
+    """Dates are compared as texts, so they must all be written alike."""
+    try:
+        if datetime.date.fromisoformat(text).isoformat() == text:
+            return text
+    except ValueError:
+        pass
+    raise InvalidInputError("use the date", "plan_date", f"{text} is none", "Write it like 2026-11-24", found=text)
 
 
 def _without_notes(content: Mapping[str, Any]) -> dict[str, Any]:

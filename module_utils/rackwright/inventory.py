@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from .stack_intent import wish_problem
 
 # A name this similar to a public variable is taken for a slip of the finger, not for somebody's own variable.
 _TYPO_RATIO = 0.9
@@ -109,10 +112,20 @@ class _Checks:
             option = self._specs[owner][name]
             if value is None and not option.get("required"):
                 continue
-            result = ArgumentSpecValidator({name: _runtime_option(option)}).validate({name: value})
             where = f"of role {owner}" if owner != "playbooks" else "of the playbooks"
-            problems += [f"Could not use {name} {where}: {error.rstrip('.')}." for error in result.error_messages]
+            wish = wish_problem(name, value)
+            if wish:
+                problems.append(f"Could not use {name} {where}: {wish}")
+                continue
+            result = ArgumentSpecValidator({name: _runtime_option(option)}).validate({name: value})
+            problems += [f"Could not use {name} {where}: {_plainly(error)}." for error in result.error_messages]
         return problems
+
+
+def _plainly(error: str) -> str:
+    """What the validator of Ansible says, without names of its own classes and with the word that is missing."""
+    text = re.sub(r": <class '[^']*'> cannot be converted to an? (?:dict|list)", "", error.rstrip("."))
+    return re.sub(r"^(\S+)\. (Supported parameters include: )", r"\1 is not known. \2", text)
 
 
 def _prefix(owner: str) -> str:

@@ -159,7 +159,7 @@ def _graph_problem(root: yaml.Node) -> str | None:
     while left:
         node = left.pop()
         if id(node) in seen:
-            return f"it refers to itself by an alias (line {node.start_mark.line + 1})"
+            return f"it repeats a part by an alias (line {node.start_mark.line + 1})"
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             keys: set[str] = set()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from .errors import InvalidInputError
+from .errors import InvalidInputError, sentence
 
 _BRANCH = r"\d{3}"
 _VERSION = r"\d+(?:\.\d+)+(?:\.?(?:post|rc)\d+)?"
@@ -78,8 +78,21 @@ def intent_from_vars(name: str, variables: Mapping[str, Any]) -> Intent:
     return Intent(**values)
 
 
+def wish_problem(variable: str, value: Any) -> str | None:
+    """Return why a ``stack_*`` variable cannot have a value and what to do, None where it can or is no wish."""
+    field = variable.removeprefix("stack_")
+    if not variable.startswith("stack_") or field not in _CHOICES or value is None:
+        return None
+    try:
+        _checked("", field, value, *_CHOICES[field])
+    except InvalidInputError as error:
+        return f"{sentence(error.cause)} {sentence(error.next_step)}"
+    return None
+
+
 def _checked(node: str, field: str, value: Any, words: tuple[str, ...], form: str | None) -> str:
-    if type(value) is _NUMBERS.get(field):
+    number = _NUMBERS.get(field)
+    if number and isinstance(value, number) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
         example = _EXAMPLES.get(field, words[0])

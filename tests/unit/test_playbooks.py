@@ -58,6 +58,8 @@ def test_a_sound_inventory_is_accepted_without_contact(inventory: Path) -> None:
         ("gpu_expected_count=eight", "Could not use gpu_expected_count of the playbooks"),
         ("prove_level=thorough", "must be one of: quick, standard"),
         ("stack_framework_vresion=2.13.0", "Did you mean stack_framework_version?"),
+        ("stack_framework=tensorflow-gpu", "tensorflow-gpu is a removed package without content."),
+        ('{"stack_framework_version": 2.10}', "2.1 is not a text. Write it in quotes, like"),
     ],
 )
 def test_a_mistyped_variable_stops_the_site_before_any_contact(inventory: Path, mistake: str, sentence: str) -> None:
@@ -189,7 +191,8 @@ def test_a_limited_plan_leaves_the_other_nodes_in_the_lock(described: Path) -> N
         ("count: 2", "cuont: 2", "cuont"),
         ("p40", "p4o", "p40"),
         ("os: rocky9", "os: centos8", "Rocky"),
-        ("rocky9,", "rocky9, phyton: '3.12',", "phyton"),
+        ("rocky9,", "rocky9, phyton: '3.12',", "node_description.phyton is not known."),
+        ("rocky9,", "rocky9, kernel: latest,", "'latest' is not a kernel release"),
     ],
 )
 def test_a_mistake_in_a_description_is_one_sentence(described: Path, old: str, new: str, sentence: str) -> None:
@@ -199,6 +202,15 @@ def test_a_mistake_in_a_description_is_one_sentence(described: Path, old: str, n
     assert result.returncode != 0
     assert sentence in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("date", ["tomorrow", "2026-13-45", "20261124"])
+def test_a_date_that_is_none_is_refused_before_anything_is_solved(described: Path, date: str) -> None:
+    result = plan(described, "-e", f"plan_date={date}")
+
+    assert result.returncode != 0
+    assert f"Could not use the date on plan_date: {date} is none. Write it like 2026-11-24." in result.stdout
+    assert not (described.parent / "stack.lock.yml").exists()
 
 
 def test_a_site_without_a_lock_is_told_to_plan_first(described: Path) -> None:
