@@ -15,7 +15,7 @@ SCHEMA = 1
 PLAN_COLUMNS = ("node", "os", "gpus", "driver", "framework", "python", "plan")
 STATE_COLUMNS = ("node", "stack", "state", "stale roles", "last proof")
 _SHRINK = ("gpus", "stack", "node", "os", "framework", "stale roles")
-_LEAST = {"gpus": 16, "stack": 20, "node": 12}
+_LEAST = {"gpus": 16, "stack": 20, "node": 14}
 _MOST_CHANGES = 12
 
 

@@ -37,7 +37,10 @@ def table(
         excess -= cut
     header = {name: name.upper() for name in columns}
     rule = {name: "-" * widths[name] for name in columns}
-    return [_GAP.join(fit(entry[name], widths[name]) for name in columns).rstrip() for entry in (header, rule, *rows)]
+    cuts = {name: fit_name if name == "node" else fit for name in columns}
+    return [
+        _GAP.join(cuts[name](entry[name], widths[name]) for name in columns).rstrip() for entry in (header, rule, *rows)
+    ]
 
 
 def fit(text: str, width: int) -> str:
@@ -46,6 +49,21 @@ def fit(text: str, width: int) -> str:
         return text.ljust(width)
     tail = f"..{SIMULATED}" if text.endswith(SIMULATED) and width > len(SIMULATED) + 2 else ".."
     return text[: width - len(tail)] + tail
+
+
+def fit_name(text: str, width: int) -> str:
+    """Pad or cut the name of a node so that it still tells the node from its neighbours.
+
+    Of ``gpu-rack-017.example.org`` the domain goes first; what is still too long is cut in the middle, for most names
+    differ at their end.
+    """
+    host = text.split(".")[0]
+    if len(text) > width and not host.isdigit():
+        text = host if len(host) > width - 2 else f"{host}.."
+    if len(text) > width:
+        left = (width - 2) // 2
+        text = f"{text[:left]}..{text[len(text) - (width - 2 - left) :]}"
+    return text.ljust(width)
 
 
 def bullets(reasons: Sequence[str], most: int = 12) -> list[str]:
