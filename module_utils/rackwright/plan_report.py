@@ -17,6 +17,8 @@ STATE_COLUMNS = ("node", "stack", "state", "stale roles", "last proof")
 _SHRINK = ("gpus", "stack", "node", "os", "framework", "stale roles")
 _LEAST = {"gpus": 16, "stack": 20, "node": 14}
 _MOST_CHANGES = 12
+#: how rules of decisions begin that a person has to know of
+_ATTENTION = ("warning: ", "unknown: ")
 
 
 def plan_text(result: Mapping[str, Any], path: str, written: str) -> str:
@@ -38,6 +40,7 @@ def plan_text(result: Mapping[str, Any], path: str, written: str) -> str:
             lines += ["", f"{name}: {plan['status']}" + (f" by the gate {plan['gate']}" if plan["gate"] else "")]
             lines += bullets(_refusal_lines(plan))
     lines += _difference_lines(changes)
+    lines += _attention_lines(plans)
     counts = [plan["status"] for plan in plans.values()]
     told = ", ".join(f"{counts.count(status)} {status}" for status in (SOLVED, REFUSED, SILENT) if status in counts)
     return "\n".join([*lines, "", f"{len(plans)} node(s): {told}.", f"Lock: {path} ({written})"])
@@ -90,6 +93,19 @@ def _refusal_lines(plan: Mapping[str, Any]) -> list[str]:
     lines = [str(plan["reason"])]
     lines += [f"possible with: {remedy}" for remedy in plan["remedies"]]
     lines += [f"nearest: {alternative['sentence']}" for alternative in plan["alternatives"]]
+    return lines
+
+
+def _attention_lines(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What was decided and still needs somebody's attention: ends of life, and what nobody has told."""
+    groups: dict[str, list[str]] = {}
+    for name, plan in plans.items():
+        for decision in plan["decisions"] if plan["status"] == SOLVED else []:
+            if decision["rule"].startswith(_ATTENTION):
+                groups.setdefault(f"{decision['item']}: {decision['rule']}", []).append(name)
+    lines = [""] if groups else []
+    for text, names in groups.items():
+        lines += textwrap.wrap(f"{text} (on {_some(names)})", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     return lines
 
 

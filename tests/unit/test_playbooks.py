@@ -175,6 +175,18 @@ def test_a_refusal_fails_the_run_and_the_others_have_their_plan(described: Path,
     assert "Traceback" not in result.stdout + result.stderr
 
 
+def test_what_needs_attention_is_told_once_with_its_nodes(described: Path) -> None:
+    text = DESCRIBED.replace("nvswitch: true, ", "").replace(
+        "count: 2}]}", "count: 2}]}\n      stack_driver_branch: 535"
+    )
+    described.write_text(text, encoding="utf-8")
+    said = " ".join(plan(described).stdout.split())
+
+    assert "fabric_manager: unknown: eight or more SXM GPUs usually sit on a board with NVSwitch" in said
+    assert "plan from facts (on hopper)" in said
+    assert "driver.eol: warning: branch 535 ended on 2026-06 and gets no security fixes" in said
+
+
 def test_a_limited_plan_leaves_the_other_nodes_in_the_lock(described: Path) -> None:
     plan(described)
     result = plan(described, "--limit", "pascal", "-e", "stack_framework=none")
