@@ -129,13 +129,14 @@ def content(plan: Mapping[str, Any]) -> dict[str, Any]:
 def plan_fleet(members: Sequence[Member], solver: Solver, old: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the plans of all members, the new lock, and what changes against the old one.
 
-    Nodes of the old lock that are not members keep their entry, so do members that did not answer. A member that is
-    refused loses its entry: nothing may touch it until its wish is possible.
+    Nodes of the old lock that are not members keep their entry, so do members that did not answer or whose wish or
+    description is a slip of the pen. A member whose wish is refused loses its entry: nothing may touch it until the
+    wish is possible.
     """
     plans = {member.name: solver.solve(member) for member in members}
-    answered = {name for name, plan in plans.items() if plan["status"] != SILENT}
+    understood = {name for name, plan in plans.items() if plan["machine"] is not None}
     solved = {name: content(plan) for name, plan in plans.items() if plan["status"] == SOLVED}
-    new = lock.build({**lock.kept_contents(old, answered), **solved}, solver.tables_digest())
+    new = lock.build({**lock.kept_contents(old, understood), **solved}, solver.tables_digest())
     return {"plans": plans, "lock": new, "changes": changes(old, new, list(plans))}
 
 

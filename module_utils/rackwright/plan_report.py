@@ -31,7 +31,11 @@ def plan_text(result: Mapping[str, Any], path: str, written: str) -> str:
     """
     plans, changes = result["plans"], result["changes"]
     rows = [_plan_row(name, plan, changes[name]) for name, plan in plans.items()]
-    shown = rows if len(rows) <= MAX_ROWS else [row for row in rows if row["plan"] != "unchanged"][:MAX_ROWS]
+    shown = (
+        rows
+        if len(rows) <= MAX_ROWS
+        else sorted((r for r in rows if r["plan"] != "unchanged"), key=_urgency)[:MAX_ROWS]
+    )
     lines = ["Rackwright plan", "", *table(PLAN_COLUMNS, shown, _SHRINK, _LEAST)]
     if len(shown) < len(rows):
         lines.append(f"... and {len(rows) - len(shown)} more nodes, all named in the lock and in the report")
@@ -44,6 +48,11 @@ def plan_text(result: Mapping[str, Any], path: str, written: str) -> str:
     counts = [plan["status"] for plan in plans.values()]
     told = ", ".join(f"{counts.count(status)} {status}" for status in (SOLVED, REFUSED, SILENT) if status in counts)
     return "\n".join([*lines, "", f"{len(plans)} node(s): {told}.", f"Lock: {path} ({written})"])
+
+
+def _urgency(row: Mapping[str, str]) -> int:
+    """What needs a decision comes first, new nodes last."""
+    return 0 if row["plan"] in (REFUSED, SILENT) else 2 if row["plan"] == "new" else 1
 
 
 def _plan_row(name: str, plan: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, str]:

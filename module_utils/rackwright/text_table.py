@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain-text tables for the terminal, never wider than it; a cut never hides that something is simulated."""
+"""Plain-text tables, at most 120 columns wide; a cut never hides that something is simulated."""
 
 from __future__ import annotations
 

@@ -170,6 +170,28 @@ def test_a_node_that_can_no_longer_be_solved_leaves_the_lock(solver: Solver) -> 
     assert planned["changes"]["a"]["state"] == "removed"
 
 
+@pytest.mark.parametrize("slip", [{"os": "ubuntu2404", "gpus": [{"model": "h1000"}]}, {"os": "ubuntu2404", "gpu": []}])
+def test_a_slip_of_the_pen_costs_no_entry_of_the_lock(solver: Solver, slip: dict[str, Any]) -> None:
+    old = fleet_plan.plan_fleet([described("a", H100)], solver, None)["lock"]
+
+    planned = fleet_plan.plan_fleet([described("a", slip)], solver, old)
+
+    assert planned["plans"]["a"]["status"] == "refused"
+    assert lock.content_of(planned["lock"], "a") == lock.content_of(old, "a")
+
+
+def test_a_long_table_shows_what_needs_a_decision_before_new_nodes(solver: Solver) -> None:
+    members = [described(f"new{i:02}", CPU) for i in range(60)]
+    members += [described("late", IMPOSSIBLE), Member("silent", Intent(), failure="unreachable: x")]
+
+    text = plan_report.plan_text(fleet_plan.plan_fleet(members, solver, None), "stack.lock.yml", "written")
+    table = text.split("\n\n")[1]
+
+    assert "late " in table
+    assert "silent " in table
+    assert len(table.splitlines()) == 2 + 40 + 1
+
+
 def test_another_driver_is_a_change_with_reboot_and_reason(solver: Solver) -> None:
     old = fleet_plan.plan_fleet([described("a", H100, stack_policy="lts")], solver, None)["lock"]
 
