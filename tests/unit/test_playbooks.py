@@ -18,7 +18,7 @@ PLAYBOOKS = sorted(ROOT.glob("playbooks/*.yml"))
 
 def play(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run ansible-playbook from the checkout under the project's own configuration."""
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "PWD": str(cwd)}
     program = Path(sys.executable).parent / "ansible-playbook"
     return subprocess.run(
         [str(program), *arguments], cwd=cwd, env=environment, text=True, capture_output=True, timeout=120, check=False
@@ -259,3 +259,15 @@ def test_the_lock_of_the_example_is_what_a_plan_makes_of_it(tmp_path: Path) -> N
     assert (site / "stack.lock.yml").read_text(encoding="utf-8") == (
         ROOT / "inventory/example/stack.lock.yml"
     ).read_text(encoding="utf-8"), "plan the example again with -e plan_date=2026-11-24 and commit its lock"
+
+
+def test_a_wheelhouse_is_built_from_a_lock_named_from_where_the_user_stands(tmp_path: Path) -> None:
+    (tmp_path / "stack.lock.yml").write_text("schema: 1\nstacks: {}\nnodes: {}\n", encoding="utf-8")
+    build = ("-i", "localhost,", str(ROOT / "playbooks/build-wheelhouse.yml"), "-e", f"wheelhouse_root={tmp_path}")
+
+    found = play(*build, "-e", "wheelhouse_lock=stack.lock.yml", cwd=tmp_path)
+    missed = play(*build, "-e", "wheelhouse_lock=other.lock.yml", cwd=tmp_path)
+
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert missed.returncode != 0
+    assert "other.lock.yml" in missed.stdout + missed.stderr
