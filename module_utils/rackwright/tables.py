@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,33 +108,6 @@ def tables_digest(tables: Tables) -> str:
         {name: getattr(tables, name) for name in TABLES}, sort_keys=True, separators=(",", ":"), ensure_ascii=True
     )
     return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def find(rows: Iterable[dict[str, Any]], key: str, value: Any) -> dict[str, Any] | None:
-    """Return the first row whose column ``key`` is ``value``."""
-    return next((row for row in rows if row.get(key) == value), None)
-
-
-def platform_row(tables: Tables, name: str) -> dict[str, Any] | None:
-    """Return the row of a system by its id or by an alias: ``rocky9`` gives the row of ``rhel9``."""
-    rows: list[dict[str, Any]] = tables.platforms["distros"]
-    return find(rows, "id", name) or next((row for row in rows if name in row["aliases"]), None)
-
-
-def model_row(tables: Tables, name: str) -> dict[str, Any] | None:
-    """Return the row of a language model by id, alias or Hugging Face name, whatever the case of the letters."""
-    wanted = name.lower()
-    for row in tables.models["models"]:
-        names = [row["id"], row.get("hf_repo"), *row.get("aliases", [])]
-        if wanted in [known.lower() for known in names if known]:
-            found: dict[str, Any] = row
-            return found
-    return None
-
-
-def toolkit_releases(tables: Tables, line: str) -> list[dict[str, Any]]:
-    """Return the releases of a toolkit line such as ``12.8``, in the order of the table (oldest first)."""
-    return [row for row in tables.cuda["releases"] if row["toolkit"] == line]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

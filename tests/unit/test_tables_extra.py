@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
+from ansible.module_utils.rackwright.compat_platform import platform_row
+from ansible.module_utils.rackwright.compat_rules import find
+from ansible.module_utils.rackwright.compat_stack import toolkit_release
 from ansible.module_utils.rackwright.errors import InvalidInputError, MissingError
+from ansible.module_utils.rackwright.sizing_shape import find_row
 from ansible.module_utils.rackwright.tables import (
     Tables,
     extra_rows,
-    find,
     load_tables,
     merge_extra,
-    model_row,
-    platform_row,
     tables_digest,
-    toolkit_releases,
 )
 from ansible.module_utils.rackwright.tables_check import TABLES, check_tables
 
@@ -97,8 +97,7 @@ def test_nothing_extra_is_the_shipped_tables(extra: Any) -> None:
 
 def test_extra_tables_may_be_yaml_text() -> None:
     text = 'models: {models: [{id: "phi-4", context_config: 8192}]}'
-    found = model_row(load_tables(DIRECTORY, text), "phi-4")
-    assert found is not None
+    found = find_row(load_tables(DIRECTORY, text).models["models"], "phi-4")
     assert found["context_config"] == 8192
 
 
@@ -282,17 +281,15 @@ def test_a_system_is_found_by_id_and_alias(name: str, row: str | None) -> None:
         ("Llama-3.1-8B-Instruct", "Llama-3.1-8B-Instruct"),
         ("meta-llama/llama-3.1-8b-instruct", "Llama-3.1-8B-Instruct"),
         ("deepseek-r1", "DeepSeek-V3"),
-        ("Llama-9", None),
     ],
 )
-def test_a_model_is_found_by_id_alias_and_repository(name: str, row: str | None) -> None:
-    found = model_row(T, name)
-    assert (found and found["id"]) == row
+def test_a_model_is_found_by_id_alias_and_repository(name: str, row: str) -> None:
+    assert find_row(T.models["models"], name)["id"] == row
 
 
-def test_toolkits_of_a_line_are_found_oldest_first() -> None:
-    assert [row["release"] for row in toolkit_releases(T, "12.8")] == ["12.8.0", "12.8.1"]
-    assert toolkit_releases(T, "12.7") == []
+def test_the_newest_toolkit_of_a_line_is_found() -> None:
+    assert (toolkit_release(T, "12.8") or {})["release"] == "12.8.1"
+    assert toolkit_release(T, "12.7") is None
 
 
 def test_find_takes_the_first_row_or_none() -> None:
