@@ -10,9 +10,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .compat_cuda import Problem, Runtime, cuda_minimum, tensorflow_problems, toolkit_problems, torch_problems
+from .compat_cuda import (
+    Problem,
+    Runtime,
+    cuda_minimum,
+    runtime_of,
+    tensorflow_problems,
+    toolkit_problems,
+    torch_problems,
+)
 from .compat_framework import SYSTEM_PYTHON, Framework, Python, label
-from .compat_gpu import driver_problem, native_cuda, version_problem
+from .compat_gpu import driver_problem, version_problem
 from .compat_match import node_of, other_node, unknown_models
 from .compat_packages import (
     PAGES_64K,
@@ -24,7 +32,7 @@ from .compat_packages import (
 )
 from .compat_parts import framework_part, libraries_part, serving_part
 from .compat_platform import Platform, find_platform
-from .compat_rules import TablesLike, at_least, find, major
+from .compat_rules import TablesLike, at_least, find
 from .compat_stack import toolkit_platform, toolkit_release
 from .compat_vllm import glibc_minimum, vllm_problems
 from .stack_node import StackNode
@@ -68,7 +76,7 @@ def _problems(node: StackNode | None, stack: dict[str, Any], tables: TablesLike)
     if platform is None:
         yield str(problem)
         return
-    runtime = _runtime(described, stack, tables)
+    runtime = runtime_of(described, tables, (stack["driver"] or {}).get("version"))
     yield from _driver(node is not None, described, stack, tables, platform)
     yield from _fabric_manager(node, stack, platform)
     yield from _framework(stack, tables, described, runtime)
@@ -76,12 +84,6 @@ def _problems(node: StackNode | None, stack: dict[str, Any], tables: TablesLike)
     yield from _os(described, stack, platform)
     yield from _unequal("container_toolkit", container_toolkit_part(platform), stack["container_toolkit"])
     yield from _minimum(stack, tables)
-
-
-def _runtime(node: StackNode, stack: dict[str, Any], tables: TablesLike) -> Runtime:
-    version = node.installed_driver if node.wsl else (stack["driver"] or {}).get("version")
-    native = native_cuda(tables, major(version)) if version else None
-    return Runtime(node.arch, () if node.simulated else node.gpus, version, native, node.wsl)
 
 
 def _unequal(item: str, wanted: Any, found: Any) -> Iterator[str]:

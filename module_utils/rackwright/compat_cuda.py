@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .compat_gpu import native_cuda
-from .compat_rules import Case, TablesLike, at_least, find, major, shown
-from .stack_node import Gpu
+from .compat_rules import TablesLike, at_least, find, major, shown
+from .stack_node import Gpu, StackNode
 from .torch_build import code_problem, minimum_driver, ptx_runs, sass_runs, version_key
 
 Problem = tuple[str, str]
@@ -35,11 +35,10 @@ class Runtime:
         return [(gpu.name, gpu.compute_capability) for gpu in self.gpus if gpu.compute_capability]
 
 
-def runtime_of(case: Case, driver_version: str | None) -> Runtime:
+def runtime_of(node: StackNode, tables: TablesLike, driver_version: str | None) -> Runtime:
     """Return the runtime of a node: simulated GPUs answer questions but run no kernels, so they do not count."""
-    node = case.node
     version = node.installed_driver if node.wsl else driver_version
-    native = native_cuda(case.tables, major(version)) if version else None
+    native = native_cuda(tables, major(version)) if version else None
     return Runtime(node.arch, () if node.simulated else node.gpus, version, native, node.wsl)
 
 

@@ -71,7 +71,7 @@ def choose_driver(case: Case, platform: Platform) -> Driver | None:
             _explain(case, platform, found, why, problems)
             return found
         problems.append((row["branch"], *found))
-    raise _refused(case, platform, problems)
+    raise _refused(case, problems)
 
 
 def _source(case: Case, platform: Platform) -> str:
@@ -255,7 +255,7 @@ def _ends(case: Case, branches: Sequence[str]) -> str:
     return listed(f"branch {row['branch']} ended {row.get('eol')}" for row in rows if row)
 
 
-def _refused(case: Case, platform: Platform, problems: list[tuple[str, str, str]]) -> Refusal:
+def _refused(case: Case, problems: list[tuple[str, str, str]]) -> Refusal:
     mixed = mix_problem(case.node.gpus)
     if mixed:
         return Refusal("gpu-driver", mixed, ["Move the older and the newer GPUs into different hosts"])

@@ -129,7 +129,7 @@ def label(name: str) -> str:
     return {"pytorch": "PyTorch", "tensorflow": "TensorFlow", "vllm": "vLLM"}.get(name, name)
 
 
-def _unknown(case: Case, name: str, wanted: str, releases: list[dict[str, Any]], variable: str) -> Refusal:
+def _unknown(name: str, wanted: str, releases: list[dict[str, Any]], variable: str) -> Refusal:
     newest = max((row["version"] for row in releases), key=version_key)
     return Refusal(
         "intent",
@@ -155,7 +155,7 @@ def _torch_candidates(case: Case, runtime: Runtime) -> Iterator[list[_Candidate]
     wanted, releases = case.intent.framework_version, case.tables.frameworks["pytorch"]["releases"]
     rows = matching(releases, wanted)
     if not rows:
-        raise _unknown(case, "pytorch", wanted, releases, "stack_framework_version")
+        raise _unknown("pytorch", wanted, releases, "stack_framework_version")
     for row in rows:
         builds = torch_builds(row, runtime) if runtime.gpus else []
         yield [_Candidate("pytorch", row, row["version"], build, row["builds"][build]["cuda"]) for build in builds] or [
@@ -169,7 +169,7 @@ def _tensorflow_candidates(case: Case, runtime: Runtime) -> Iterator[list[_Candi
     line = ".".join(wanted.split(".")[:2])
     rows = rows or [row for row in table["releases"] if row["version"] == line]
     if not rows:
-        raise _unknown(case, "tensorflow", wanted, table["releases"], "stack_framework_version")
+        raise _unknown("tensorflow", wanted, table["releases"], "stack_framework_version")
     for row in rows:
         version = tensorflow_version(table, row, wanted)
         usable = bool(runtime.gpus)
@@ -189,7 +189,7 @@ def _serving_candidates(case: Case) -> Iterator[list[_Candidate]]:
     releases = frameworks["vllm"]["releases"]
     rows = matching(releases, intent.serving_version)
     if not rows:
-        raise _unknown(case, "vllm", intent.serving_version, releases, "stack_serving_version")
+        raise _unknown("vllm", intent.serving_version, releases, "stack_serving_version")
     fitting = [row for row in rows if pinned_torch(frameworks, row, intent.framework_version) is not None]
     if not fitting:
         pins = ", ".join(dict.fromkeys(row["torch"] for row in rows[:6]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .compat_cuda import Problem, cuda_minimum, runtime_of, toolkit_problems
+from .compat_cuda import Problem, Runtime, cuda_minimum, runtime_of, toolkit_problems
 from .compat_driver import Driver, choose_driver
 from .compat_framework import NO_PYTHON, TELL_PYTHON, Framework, choose_framework, pythons_of
 from .compat_packages import (
@@ -32,9 +32,9 @@ def solve_case(case: Case) -> dict[str, Any]:
     driver = choose_driver(case, platform)
     if driver:
         _require_fabric_manager(case, platform, driver)
-    runtime = runtime_of(case, driver.version if driver else None)
+    runtime = runtime_of(case.node, case.tables, driver.version if driver else None)
     framework = choose_framework(case, runtime)
-    toolkit = choose_toolkit(case, platform, driver.version if driver else None)
+    toolkit = choose_toolkit(case, platform, runtime)
     cudas = [cuda for cuda in (framework and framework.cuda, toolkit and toolkit["toolkit"]) if cuda]
     minimum = _minimum(case, cudas)
     return {
@@ -167,7 +167,7 @@ def _fabric_manager(case: Case, platform: Platform, driver: Driver | None) -> di
     return part
 
 
-def choose_toolkit(case: Case, platform: Platform, driver_version: str | None) -> dict[str, Any] | None:
+def choose_toolkit(case: Case, platform: Platform, runtime: Runtime) -> dict[str, Any] | None:
     """Return the newest release of the wished toolkit line, None when none is wished, or refuse."""
     wanted, tables, node = case.intent.cuda_toolkit, case.tables, case.node
     if wanted == "none":
@@ -181,7 +181,6 @@ def choose_toolkit(case: Case, platform: Platform, driver_version: str | None) -
         raise Refusal("platform", f"NVIDIA's repository for WSL2 is made for Ubuntu, not for {node.os_name}")
     if toolkit_platform(tables, node, platform).repository_arch is None:
         raise Refusal("platform", f"NVIDIA is not known to have a repository for {node.os_name} on {node.arch}")
-    runtime = runtime_of(case, driver_version)
     problems: list[Problem] = toolkit_problems(tables, release, runtime)
     if problems:
         texts = "; ".join(dict.fromkeys(text for _gate, text in problems))
