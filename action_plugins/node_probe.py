@@ -17,12 +17,13 @@ _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright import probe_pack
 from rackwright.errors import MissingError, ProbeError, RackwrightError
+from rackwright.receipts import DIRECTORY
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "sysroot": {"type": "str", "default": "/"},
     "timeout": {"type": "float", "default": 30.0},
     "extra_gpus": {"type": "list", "elements": "dict", "default": []},
-    "receipts_dir": {"type": "str", "default": "/var/lib/rackwright/receipts"},
+    "receipts_dir": {"type": "str", "default": DIRECTORY},
 }
 _NO_PROGRAM = (126, 127)
 

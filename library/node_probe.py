@@ -169,12 +169,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible.module_utils.rackwright.errors import RackwrightError
 from ansible.module_utils.rackwright.node_record import look
+from ansible.module_utils.rackwright.receipts import DIRECTORY
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "sysroot": {"type": "path", "default": "/"},
     "timeout": {"type": "float", "default": 30.0},
     "extra_gpus": {"type": "list", "elements": "dict", "default": []},
-    "receipts_dir": {"type": "path", "default": "/var/lib/rackwright/receipts"},
+    "receipts_dir": {"type": "path", "default": DIRECTORY},
 }
 
 

@@ -166,6 +166,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackwright.errors import InvalidInputError, RackwrightError
 from ansible.module_utils.rackwright.receipt_items import Node, not_installed
 from ansible.module_utils.rackwright.receipt_store import record, remove
+from ansible.module_utils.rackwright.receipts import DIRECTORY
 
 EXPECTED = {"digest", "inputs", "lock", "files_digest"}
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -199,7 +200,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
         },
     },
     "expected": {"type": "dict"},
-    "directory": {"type": "path", "default": "/var/lib/rackwright/receipts"},
+    "directory": {"type": "path", "default": DIRECTORY},
 }
 
 
@@ -212,9 +213,7 @@ def check(params: dict[str, Any]) -> None:
         raise InvalidInputError(
             "record kernel modules", f"the role {role}", "kernels is false", "Set kernels: true beside modules"
         )
-    if params["state"] == "present" and not {"digest", "inputs", "lock", "files_digest"} <= set(
-        params["expected"] or {}
-    ):
+    if params["state"] == "present" and not set(params["expected"] or {}) >= EXPECTED:
         raise InvalidInputError(
             "write the receipt",
             f"the role {role}",

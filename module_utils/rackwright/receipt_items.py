@@ -13,12 +13,12 @@ import os
 import pwd
 import stat
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .host import container_of, kernels_of
-from .receipt_items_packages import read_dpkg, read_rpm
+from .receipt_items_packages import Run, read_dpkg, read_rpm
 from .receipt_items_venvs import read_venv
 from .receipts import item_drift
 
@@ -36,8 +36,6 @@ _TYPES = (
 _RUNNING = {"reloading": "active", "refreshing": "active"}
 _UNIT_PROPERTIES = ("LoadState", "UnitFileState", "ActiveState")
 _MODULE_FOLDERS = ("updates", "extra", "weak-updates")
-
-Run = Callable[[list[str]], "tuple[int, str, str]"]
 
 
 def run_program(command: list[str]) -> tuple[int, str, str]:

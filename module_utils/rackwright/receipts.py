@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 SCHEMA = 1
+#: where a node keeps them, unless told otherwise
 DIRECTORY = "/var/lib/rackwright/receipts"
 
 _KEYS = {

@@ -11,7 +11,7 @@ import datetime
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -240,9 +240,3 @@ def portable(text: str, root: Path) -> str:
     for place in sorted({str(root), os.path.realpath(root)}, key=len, reverse=True):
         text = re.sub(rf"{re.escape(place)}(?=/|$)", CHECKOUT, text)
     return os.path.normpath(text) if text.startswith(f"{CHECKOUT}/") else text
-
-
-def role_names(root: Path) -> Iterator[str]:
-    """Name the roles of the checkout that leave a receipt: those with a ``meta/receipt.yml``, sorted."""
-    for path in sorted(root.glob("roles/*/meta/receipt.yml")):
-        yield path.parents[1].name
