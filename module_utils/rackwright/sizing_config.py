@@ -41,11 +41,10 @@ _EXPERT_FIELDS = {
     "minimax_m2": ("num_local_experts", "num_experts_per_tok", "intermediate_size"),
 }
 #: Fields that only some layers use in a way this file does not know: anything but these values is refused.
-_NEUTRAL: dict[str, tuple[Any, ...] | None] = {
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "decoder_sparse_step": (1, None),
     "mlp_only_layers": ([], None),
     "moe_layer_freq": (1, None),
-    "num_nextn_predict_layers": None,  # the prediction layers are not loaded to serve; said in a note
     "alt_window": (None,),
 }
 _TIED_BY_DEFAULT = ("gemma2", "gemma3")
@@ -89,7 +88,7 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> Shape:
             heads=_whole(config, "num_attention_heads", name),
             kv_heads=1 if family == "deepseek_v3" else _kv_heads(config, name),
             head_dim=None if family == "deepseek_v3" else _head_dim(config, family, name),
-            intermediate=_dense_width(config, family, moe, name),
+            intermediate=_dense_width(config, moe, name),
             vocab=_whole(config, "vocab_size", name),
             tied=bool(config.get("tie_word_embeddings", family in _TIED_BY_DEFAULT)),
             context=config.get("max_position_embeddings"),
@@ -105,7 +104,7 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> Shape:
 
 def _refuse_unknown_values(config: Mapping[str, Any], name: str) -> None:
     for field, allowed in _NEUTRAL.items():
-        if allowed is not None and config.get(field) not in allowed:
+        if config.get(field) not in allowed:
             raise refuse(
                 name,
                 f"its config.json has {field} = {config[field]!r}: which layers that concerns is not known here",
@@ -158,7 +157,7 @@ def _experts(config: Mapping[str, Any], family: str, name: str) -> Experts | Non
     return Experts(experts, per_token, width, shared, dense)
 
 
-def _dense_width(config: Mapping[str, Any], family: str, moe: Experts | None, name: str) -> int | None:
+def _dense_width(config: Mapping[str, Any], moe: Experts | None, name: str) -> int | None:
     """Width of the ordinary MLPs; None where every layer has experts."""
     if moe is not None and moe.first_dense == 0:
         return None
@@ -230,5 +229,5 @@ def _native(config: Mapping[str, Any], name: str) -> str | None:
 
 
 def _notes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    layers = config.get("num_nextn_predict_layers")
+    layers = config.get("num_nextn_predict_layers")  # not loaded to serve
     return (f"{layers} layer(s) for multi-token prediction are not counted",) if layers else ()

@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .errors import InvalidInputError
 from .sizing_formats import Format
 from .sizing_goal import GOALS, judge
 from .sizing_memory import GIB, Serving, serving_memory, stage_weights
-from .sizing_shape import Shape
+from .sizing_shape import Shape, refuse
 from .sizing_speed import UNATTAINABLE, UNKNOWN, ceiling
 from .sizing_targets import Card, Target
 
@@ -57,20 +56,18 @@ def check_wish(wish: Wish) -> Wish:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if name not in GOALS or not number or value <= 0:
             cause = f"{value!r} is no positive number" if name in GOALS else "it is not known"
-            raise _refuse(f"fit_goal.{name}", cause, f"Use numbers for {', '.join(GOALS)}", list(GOALS), value)
+            raise refuse(f"fit_goal.{name}", cause, f"Use numbers for {', '.join(GOALS)}", list(GOALS), value)
     limit = wish.goal.get("memory", wish.limit)
     if not 0 < limit <= 1:
-        raise _refuse(
-            "the memory limit", f"{limit!r} is no part of a GPU's memory", "Use a number like 0.8", 0.8, limit
-        )
+        raise refuse("the memory limit", f"{limit!r} is no part of a GPU's memory", "Use a number like 0.8", 0.8, limit)
     if wish.serving.context < 1 or wish.serving.concurrency < 1:
-        raise _refuse(
+        raise refuse(
             "fit_context and fit_concurrency",
             f"{wish.serving.context} and {wish.serving.concurrency} must be at least 1",
             "Correct them",
         )
     if not 1 <= wish.prompt <= wish.serving.context:
-        raise _refuse(
+        raise refuse(
             "the prompt", f"{wish.prompt} tokens are not within the context of {wish.serving.context}", "Shorten it"
         )
     return replace(wish, limit=limit)
@@ -267,7 +264,3 @@ def _enough(shape: Shape, form: Format, wish: Wish, card: Card, tried: int) -> i
             if serving_memory(shape, form, serving)["total"] <= limit:
                 return gpus
     return None
-
-
-def _refuse(subject: str, cause: str, next_step: str, expected: Any = None, found: Any = None) -> InvalidInputError:
-    return InvalidInputError("size the model", subject, cause, next_step, expected=expected, found=found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidInputError
@@ -236,11 +236,6 @@ def checked(shape: Shape) -> Shape:
     if shape.moe and (shape.moe.per_token > shape.moe.experts or shape.moe.first_dense > shape.layers):
         raise refuse(shape.name, "it uses more experts or dense layers than it has", "Correct the keys of moe")
     return shape
-
-
-def with_name(shape: Shape, name: str) -> Shape:
-    """Return the same shape under another name."""
-    return replace(shape, name=name)
 
 
 def native_format(text: Any) -> str | None:

@@ -39,8 +39,9 @@ def peak_of(card: Card, form: Format) -> Peak:
     own = {"fp8": "fp8", "int8": "int8"}.get(form.arithmetic)
     if own == "fp8" and (card.capability or (0, 0)) < (8, 9):
         own = None
-    if own and card.peaks.get(own):
-        return Peak(card.peaks[own] * _TERA, f"{own} peak {card.peaks[own]:g} TFLOP/s dense")  # type: ignore[operator]
+    fast = card.peaks.get(own) if own else None
+    if fast:
+        return Peak(fast * _TERA, f"{own} peak {fast:g} TFLOP/s dense")
     known = {kind: value for kind in ("bf16", "fp16", "fp32") if (value := card.peaks.get(kind))}
     if form.arithmetic == "fp32":
         known = {kind: value for kind, value in known.items() if kind == "fp32"}

@@ -75,8 +75,8 @@ def fit_training(shape: Shape, base: Format, training: Training, limit: float, t
 
 
 def _most(shape: Shape, base: Format, training: Training, allowed: float) -> dict[str, int]:
-    def holds(**changed: int) -> bool:
-        return training_memory(shape, base, replace(training, **changed))["total"] <= allowed  # type: ignore[arg-type]
+    def holds(**changed: Any) -> bool:
+        return training_memory(shape, base, replace(training, **changed))["total"] <= allowed
 
     return {
         "largest_micro_batch": largest(_MOST_BATCH, lambda number: holds(micro_batch=number)),
