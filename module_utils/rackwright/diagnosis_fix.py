@@ -17,7 +17,7 @@ from .compat_framework import torch_builds
 from .compat_rules import TablesLike, find
 from .diagnosis_record import Evidence
 from .stack_intent import Intent
-from .stack_node import ARCHITECTURES, Gpu, node_from_facts
+from .stack_node import ARCHITECTURES, Gpu, minor, node_from_facts
 from .torch_build import requirements, version_key, wheel_problem
 
 _PLAN = "Or let Rackwright choose and install a whole stack that fits: ansible-playbook playbooks/plan-stack.yml"
@@ -68,9 +68,10 @@ def torch_steps(
     ``name`` and ``capability`` are those of the GPU that has no code; without, nothing is built from source.
     """
     torch = environment["torch"]
-    python = ".".join(environment["python_version"].split(".")[:2]) if environment["python_version"] else None
     program = str(environment["python"] or "python")
-    place = _Place(tables, runtime_here(evidence), python, program, evidence.frameworks.get("glibc"))
+    place = _Place(
+        tables, runtime_here(evidence), minor(environment["python_version"]), program, evidence.frameworks.get("glibc")
+    )
     steps = _ways(place, torch["version"].partition("+")[0], torch["build"])
     if not steps and evidence.driver:
         later = replace(place, runtime=replace(place.runtime, driver=None, native=None))

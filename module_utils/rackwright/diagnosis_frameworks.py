@@ -14,7 +14,7 @@ from . import gpu_code
 from .compat_rules import find, source_text
 from .diagnosis_fix import torch_steps
 from .diagnosis_record import ERROR, INFO, WARNING, Report
-from .torch_build import version_key
+from .torch_build import minimum_driver, version_key
 
 _WHEELS = "frameworks.yml"
 
@@ -191,9 +191,8 @@ def _only_ptx(report: Report, build: Build, name: str, capability: str, subject:
 def driver_of_builds(report: Report) -> None:
     """``driver-too-old``: every CUDA build against the driver, by minor-version compatibility."""
     e = report.evidence
-    minimums = report.tables.frameworks["cuda_minimum_drivers"]
     for build in _builds(report) if e.has_gpu else []:
-        minimum = minimums.get(build.cuda.split(".")[0])
+        minimum = minimum_driver(report.tables.frameworks, build.cuda)
         if minimum is None:
             report.unknown("driver-too-old", build.subject, f"which driver CUDA {build.cuda} needs is not known")
         elif e.driver is None:

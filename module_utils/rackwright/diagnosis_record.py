@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .compat_rules import TablesLike
+from .compat_rules import TablesLike, find
 
 INFO, WARNING, ERROR = "info", "warning", "error"
 SEVERITIES = (ERROR, WARNING, INFO)
@@ -128,8 +128,7 @@ class Report:
 
     def pitfall(self, row: str) -> Mapping[str, Any]:
         """Return a row of the table of known pitfalls; a table without it has nothing to add."""
-        rows = self.tables.platforms.get("pitfalls") or []
-        return next((entry for entry in rows if entry.get("id") == row), {})
+        return find(self.tables.platforms.get("pitfalls") or [], "id", row) or {}
 
     def fixes(self, row: str, *first: str) -> list[str]:
         """Return ``first`` and then the table's own steps as sentences."""

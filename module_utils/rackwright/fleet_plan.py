@@ -168,7 +168,7 @@ def check_fleet(
         ignore: every role counts as stale, whatever the receipts say.
 
     Returns:
-        Node name to ``{"state", "reason", "stale": {role: [why, ...]}, "prove": why or None, "stack", "problems"}``.
+        Node name to ``{"state", "reason", "stale": {role: [why, ...]}, "prove": why or None, "stack"}``.
     """
     return {member.name: _check(member, locked, solver, roles, ignore) for member in members}
 

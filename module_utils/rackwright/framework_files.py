@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .wheels import canonical
+
 _HOMES = ("home/*", "root")
 _BELOW_HOME = (
     *(".venv", "venv", "env", "*/.venv", "*/venv", "*/env", ".virtualenvs/*", ".conda/envs/*"),
@@ -135,8 +137,7 @@ def read_versions(site: str) -> dict[str, tuple[str, str]]:
     for name in names:
         match = _METADATA.match(name)
         if match:
-            canonical = re.sub(r"[-_.]+", "-", match["name"]).lower()
-            found[canonical] = (match["version"], os.path.join(site, name))
+            found[canonical(match["name"])] = (match["version"], os.path.join(site, name))
     return found
 
 

@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .fleet_plan import CONVERGED, REFUSED, SET_ASIDE, SILENT, SOLVED
+from .fleet_plan import CONVERGED, REFUSED, SET_ASIDE, SILENT, SOLVED, STALE
+from .reports import os_text
 from .text_table import MAX_ROWS, SIMULATED, WIDTH, bullets, table
 
 SCHEMA = 1
@@ -59,7 +60,7 @@ def _plan_row(name: str, plan: Mapping[str, Any], change: Mapping[str, Any]) -> 
     machine = plan["machine"] or {}
     row = {
         "node": name,
-        "os": re.sub(r" GNU/Linux| \([^)]*\)", "", str(machine.get("os_name") or "unknown")),
+        "os": os_text(machine.get("os_name")),
         "gpus": _gpus(machine),
         "driver": "-",
         "framework": "-",
@@ -179,7 +180,7 @@ def state_text(
         }
         for name, state in states.items()
     ]
-    shown = rows if len(rows) <= MAX_ROWS else [row for row in rows if row["state"] != "converged"][:MAX_ROWS]
+    shown = rows if len(rows) <= MAX_ROWS else [row for row in rows if row["state"] != CONVERGED][:MAX_ROWS]
     lines = [f"Rackwright state (lock {path})", "", *table(STATE_COLUMNS, shown, _SHRINK, _LEAST)]
     if len(shown) < len(rows):
         lines.append(f"... and {len(rows) - len(shown)} more nodes")
@@ -189,7 +190,7 @@ def state_text(
             lines += ["", f"{name}: set aside", *bullets([str(state["reason"])])]
     lines += [f"Note: {note}" for note in notes]
     counts = [state["state"] for state in states.values()]
-    told = ", ".join(f"{counts.count(word)} {word}" for word in ("converged", "stale", SET_ASIDE) if word in counts)
+    told = ", ".join(f"{counts.count(word)} {word}" for word in (CONVERGED, STALE, SET_ASIDE) if word in counts)
     return "\n".join([*lines, "", f"{len(states)} node(s): {told}."])
 
 

@@ -10,11 +10,12 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import catalogue
 from .errors import InvalidInputError
+from .torch_build import version_key
 
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64", "sbsa": "aarch64"}
 _DESCRIPTION_KEYS = (
@@ -83,8 +84,8 @@ def platform_id(text: str) -> str:
     flat = re.sub(r"[\s._]", "", text.lower())
     if flat in ("wsl", "wsl2", "wslubuntu", "wsl2ubuntu"):
         return WSL
-    name, version = re.fullmatch(r"([^\d]*)(.*)", flat).groups()  # type: ignore[union-attr]
-    return f"{_SPELLINGS.get(name, name)}{version}"
+    name = re.split(r"\d", flat, maxsplit=1)[0]
+    return f"{_SPELLINGS.get(name, name)}{flat[len(name) :]}"
 
 
 def node_from_description(name: str, description: Mapping[str, Any], gpus_table: Mapping[str, Any]) -> StackNode:
@@ -137,7 +138,7 @@ def node_from_facts(
     version = platform["version"] if platform["id"] == "ubuntu" else platform["major"]
     driver = gpu.get("driver") or {}
     switches = (gpu.get("topology") or {}).get("nvswitch_count")
-    pythons = sorted((node.get("pythons") or {}).items(), key=lambda item: _key(item[0]))
+    pythons = sorted((node.get("pythons") or {}).items(), key=lambda item: version_key(item[0]))
     return StackNode(
         name=name,
         os=platform_id(f"{platform['id']}{version}"),
@@ -164,10 +165,6 @@ def gpu_of_row(row: Mapping[str, Any], count: int, name: str | None = None) -> G
     capability = row.get("compute_capability")
     architecture = catalogue.architecture_name(row.get("architecture")) or catalogue.architecture_of(capability)
     return Gpu(row["id"], name or row["nvml_names"][0], capability, architecture, count)
-
-
-def _key(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def _wrong(
@@ -239,7 +236,7 @@ def _described_pythons(node: str, value: Any) -> tuple[tuple[str, str], ...]:
     ):
         shape = '{"3.11": /usr/bin/python3.11}'
         raise _wrong(node, "pythons", "it does not map versions to paths", f"Write it like {shape}", shape, value)
-    return tuple(sorted(value.items(), key=lambda item: _key(item[0])))
+    return tuple(sorted(value.items(), key=lambda item: version_key(item[0])))
 
 
 def _described_gpus(node: str, value: Any, rows: list[dict[str, Any]]) -> tuple[Gpu, ...]:
@@ -250,7 +247,7 @@ def _described_gpus(node: str, value: Any, rows: list[dict[str, Any]]) -> tuple[
     counts: Counter[Gpu] = Counter()
     for position, item in enumerate(value):
         gpu = _described_gpu(node, f"gpus[{position}]", item, rows)
-        counts[gpu_with_count(gpu, 1)] += gpu.count
+        counts[replace(gpu, count=1)] += gpu.count
     return _sorted_gpus(counts)
 
 
@@ -280,13 +277,8 @@ def _described_gpu(node: str, key: str, item: Any, rows: list[dict[str, Any]]) -
     )
 
 
-def gpu_with_count(gpu: Gpu, count: int) -> Gpu:
-    """Return the same GPU, another number of times."""
-    return Gpu(gpu.id, gpu.name, gpu.compute_capability, gpu.architecture, count)
-
-
 def _sorted_gpus(counts: Mapping[Gpu, int]) -> tuple[Gpu, ...]:
-    gpus = [gpu_with_count(gpu, count) for gpu, count in counts.items()]
+    gpus = [replace(gpu, count=count) for gpu, count in counts.items()]
     return tuple(sorted(gpus, key=lambda gpu: (gpu.name, gpu.id or "", gpu.compute_capability or "")))
 
 
