@@ -124,7 +124,10 @@ def _difference_lines(changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     groups: dict[tuple[Any, ...], list[str]] = {}
     for name, change in changes.items():
         if change["state"] in ("changed", "removed"):
-            key = (change["state"], *((c["item"], str(c["from"]), str(c["to"]), c["why"]) for c in change["items"]))
+            key = (
+                change["state"],
+                *((c["item"], _value(c["from"]), _value(c["to"]), c["why"]) for c in change["items"]),
+            )
             groups.setdefault((change["reboot"], *key), []).append(name)
     lines: list[str] = []
     for (reboot, state, *items), names in groups.items():
@@ -138,6 +141,15 @@ def _difference_lines(changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if len(items) > _MOST_CHANGES:
             lines.append(f"  ... and {len(items) - _MOST_CHANGES} more values")
     return lines
+
+
+def _value(value: Any) -> str:
+    """Write a value of the lock as people do: a list by its entries, a package with its pin, nothing as none."""
+    if isinstance(value, list):
+        return ", ".join(_value(entry) for entry in value) or "none"
+    if isinstance(value, Mapping):
+        return " ".join(str(part) for part in value.values() if part is not None)
+    return "none" if value is None else str(value)
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:

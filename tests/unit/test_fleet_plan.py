@@ -201,6 +201,9 @@ def test_another_driver_is_a_change_with_reboot_and_reason(solver: Solver) -> No
     assert planned["changes"]["a"]["reboot"] is True
     assert "driver.version: 580." in text
     assert "these nodes will need a reboot" in text
+    assert "driver.precedes: none → nvidia-driver-pinning-595" in text
+    assert "→ libnvidia-compute 595.91.07*, nvidia-dkms-open 595.91.07*" in " ".join(text.split())
+    assert "{" not in text
 
 
 def test_what_people_read_names_refusals_with_gate_and_fits_the_terminal(solver: Solver) -> None:
