@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down test lint unit molecule test-long bench test-gpu tables lock prerequisites control clean
+.PHONY: help demo demo-down test lint unit molecule test-long bench bench-fleet test-gpu tables lock prerequisites control clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,8 +31,11 @@ molecule: prerequisites $(VENV)/.dev ## every scenario, or SCENARIO="os_base sit
 test-long: prerequisites $(VENV)/.dev ## the real DKMS build of the driver's kernel module (minutes of compiling)
 	@tests/molecule/run driver_build
 
-bench: $(VENV)/.dev ## time probes and modules, printed side by side
-	@$(BIN)/python -m pytest -q tests/bench -s
+bench: $(VENV)/.dev ## time probes, modules and the planning of 1,000 nodes (about 3 minutes)
+	@$(BIN)/python -m pytest -q tests/bench -s -m "not nodes"
+
+bench-fleet: prerequisites $(VENV)/.dev ## time a converged fleet of 8 container nodes, 300 and 1,000 hosts against ping (about 15 minutes)
+	@$(BIN)/python -m pytest -q tests/bench -s -m nodes
 
 test-gpu: $(VENV)/.dev ## on a machine with a real GPU only: facts, kernel launch, benchmark
 	@$(BIN)/python -m pytest tests/gpu

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support.bench import line
 from support.commands import run, simulation
 from support.simulated_node import SimulatedNode
 
@@ -22,12 +23,6 @@ def milliseconds(action: Callable[[], Any], repeats: int = REPEATS) -> list[floa
         action()
         times.append((time.perf_counter() - begun) * 1000)
     return times
-
-
-def line(title: str, times: list[float], base: float) -> float:
-    median = statistics.median(times)
-    print(f"{title:<58} {median:8.1f} {min(times):8.1f} {max(times):8.1f} {median / base:7.1f}x")
-    return median
 
 
 def test_probe_and_round_trip_on_eight_simulated_gpus(tmp_path: Path) -> None:
