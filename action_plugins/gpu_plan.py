@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from rackwright import files, fleet_plan, lock, plan_report, reports, tables
 from rackwright.errors import InvalidInputError, MissingError, RackwrightError
 from rackwright.fleet_inputs import FleetInputs, plain
 from rackwright.remembered import files_below, remembered, signature
+from rackwright.stack_intent import planning_date
 
 _TABLES = _ROOT / "roles" / "gpu_stack" / "files" / "tables"
 _KEPT = _ROOT / ".cache"
@@ -109,7 +109,7 @@ class ActionModule(ActionBase):
         solver = self._solver()
         locked = self._read_lock()
         for name, content in locked["stacks"].items():
-            problems = solver.problems(None, name, _without_notes(content))
+            problems = solver.problems(None, name, lock.stack_in(content))
             if problems:
                 raise InvalidInputError("use the lock", self._lock, f"stack {name}: {problems[0]}", _PLAN_AGAIN)
         inputs = FleetInputs(_ROOT, self._options["roles"], self._template, trust_as_template)
@@ -117,7 +117,7 @@ class ActionModule(ActionBase):
         members = [self._member(inputs, name, locked, proofs) for name in self._hosts()]
         ignore = self._options["receipts"] == "ignore"
         states = fleet_plan.check_fleet(members, locked, solver, self._options["roles"], ignore)
-        notes = self._notes(locked, solver, states)
+        notes = self._notes(locked, solver)
         path = self._lock
         self._write_report(plan_report.drift_document(states, path))
         return {
@@ -128,7 +128,7 @@ class ActionModule(ActionBase):
             "placements": fleet_plan.placements(states, locked, self._options["prove"] == "all"),
         }
 
-    def _notes(self, locked: Mapping[str, Any], solver: fleet_plan.Solver, states: Mapping[str, Any]) -> list[str]:
+    def _notes(self, locked: Mapping[str, Any], solver: fleet_plan.Solver) -> list[str]:
         notes = []
         if locked["digests"]["tables"] != solver.tables_digest():
             notes.append(
@@ -138,8 +138,9 @@ class ActionModule(ActionBase):
 
     def _solver(self) -> fleet_plan.Solver:
         extra = tables.extra_rows(plain(self._options["extra_tables"]))
-        today = _date(self._options["today"] or datetime.datetime.now(datetime.timezone.utc).date().isoformat())
-        return fleet_plan.Solver(tables.load_tables(_TABLES, extra, _KEPT / "tables.json"), today)
+        return fleet_plan.Solver(
+            tables.load_tables(_TABLES, extra, _KEPT / "tables.json"), planning_date(self._options["today"])
+        )
 
     def _hosts(self) -> list[str]:
         return list(plain(self._vars.get("ansible_play_hosts_all") or []))
@@ -190,20 +191,6 @@ class ActionModule(ActionBase):
             path = reports.from_here(path)
             reports.make_directory(os.path.dirname(path))
             reports.write_json(path, plain(document))
-
-
-def _date(text: str) -> str:
-    """Dates are compared as texts, so they must all be written alike."""
-    try:
-        if datetime.date.fromisoformat(text).isoformat() == text:
-            return text
-    except ValueError:
-        pass
-    raise InvalidInputError("use the date", "plan_date", f"{text} is none", "Write it like 2026-11-24", found=text)
-
-
-def _without_notes(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key not in ("why", "intent")}
 
 
 _PLAN_FIRST = "Run playbooks/plan-stack.yml, review what it writes, and commit it"

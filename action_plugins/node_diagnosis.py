@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import sys
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright import diagnosis, diagnosis_fix, diagnosis_text, reports, tables
 from rackwright.diagnosis_record import Evidence
 from rackwright.errors import RackwrightError
-from rackwright.stack_intent import Intent
+from rackwright.stack_intent import Intent, planning_date
 
 _TABLES = _ROOT / "roles" / "gpu_stack" / "files" / "tables"
 _ERRORS = _TABLES / "errors.yml"
@@ -52,7 +51,7 @@ class ActionModule(ActionBase):
     def _diagnose(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
         known = tables.load_tables(_TABLES, tables.extra_rows(options["extra_tables"]))
         table = diagnosis.check_errors(yaml.safe_load(_ERRORS.read_text(encoding="utf-8")), str(_ERRORS))
-        today = options["today"] or datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+        today = planning_date(options["today"])
         nodes = []
         for name in variables.get("ansible_play_hosts_all") or []:
             evidence = _evidence(name, variables["hostvars"].raw_get(name), options["registered"])

@@ -216,7 +216,12 @@ def content_of(lock: Mapping[str, Any] | None, node: str) -> dict[str, Any] | No
 def stack_of(lock: Mapping[str, Any] | None, node: str) -> dict[str, Any] | None:
     """Return the stack alone: what roles read."""
     content = content_of(lock, node)
-    return None if content is None else {key: value for key, value in content.items() if key not in _NOT_COMPARED}
+    return None if content is None else stack_in(content)
+
+
+def stack_in(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stack out of what the lock holds of a node."""
+    return {key: value for key, value in content.items() if key not in _NOT_COMPARED}
 
 
 def promises(lock: Mapping[str, Any] | None, node: str) -> dict[str, str]:

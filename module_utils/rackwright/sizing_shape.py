@@ -82,7 +82,6 @@ class Shape:
     cache_layers: int | None = None
     unknown: str | None = None
     notes: tuple[str, ...] = ()
-    published: Mapping[str, Any] = field(default_factory=dict)
 
     def is_dense_layer(self, index: int) -> bool:
         """Whether the layer has an ordinary MLP instead of experts."""
@@ -213,7 +212,6 @@ def shape_from_row(row: Mapping[str, Any]) -> Shape:
         cache_layers=row.get("full_attention_layers"),
         unknown=_unknown(row),
         notes=tuple(str(note) for note in row.get("notes") or ()),
-        published={key: row[key] for key in ("params_total", "params_active") if row.get(key)},
     )
     return checked(shape)
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the user wants on a node: the ``stack_*`` variables, checked. Pure."""
+"""What the user wants on a node: the ``stack_*`` variables, checked. Pure, but for today's date."""
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -110,3 +111,21 @@ def _checked(node: str, field: str, value: Any, words: tuple[str, ...], form: st
 def _refuse(node: str, field: str, cause: str, next_step: str, expected: Any, found: Any) -> InvalidInputError:
     subject = f"{node} (stack_{field})"
     return InvalidInputError("use the intent", subject, cause, next_step, expected=list(expected), found=found)
+
+
+def planning_date(said: str | None) -> str:
+    """Return the date against which ends of support are held, as ``YYYY-MM-DD``: what was said, else today (UTC).
+
+    Dates are compared as texts, so they must all be written alike.
+
+    Raises:
+        InvalidInputError: what was said is no date of that form.
+    """
+    if not said:
+        return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    try:
+        if datetime.date.fromisoformat(said).isoformat() == said:
+            return said
+    except ValueError:
+        pass
+    raise InvalidInputError("use the date", "plan_date", f"{said} is none", "Write it like 2026-11-24", found=said)
