@@ -34,7 +34,7 @@ test-long: prerequisites $(VENV)/.dev ## the real DKMS build of the driver's ker
 bench: $(VENV)/.dev ## time probes, modules and the planning of 1,000 nodes (about 3 minutes)
 	@$(BIN)/python -m pytest -q tests/bench -s -m "not nodes"
 
-bench-fleet: prerequisites $(VENV)/.dev ## time a converged fleet of 8 container nodes, 300 and 1,000 hosts against ping (about 15 minutes)
+bench-fleet: prerequisites $(VENV)/.dev ## time a converged fleet of 8 container nodes, 300 and 1,000 hosts against ping (about 17 minutes)
 	@$(BIN)/python -m pytest -q tests/bench -s -m nodes
 
 test-gpu: $(VENV)/.dev ## on a machine with a real GPU only: facts, kernel launch, benchmark
