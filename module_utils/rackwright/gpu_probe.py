@@ -15,10 +15,12 @@ from .gpu_evidence import Evidence
 from .nvml import find_library, read_nvml
 from .nvml_errors import LIBRARY_NOT_FOUND, reason_for
 from .record import Record
+from .software_record import read_software
 from .sysfs import read_host, read_operating_system
 
 SCHEMA = 1
 _HOST_TIMEOUT_S = 5.0
+_SOFTWARE_TIMEOUT_S = 15.0
 _NVML_VERSION = re.compile(r"\d{1,2}\.(\d{3}\.\d+(?:\.\d+)?)")
 _DRIVER_VERSION = re.compile(r"\b(\d{3}\.\d+(?:\.\d+)?)\b")
 _NOTHING: dict[str, Any] = {
@@ -31,6 +33,7 @@ _NOTHING: dict[str, Any] = {
     "container": None,
     "wsl": False,
     "dxg": False,
+    "simulated": False,
     "meminfo": {},
     "installed_module": None,
 }
@@ -52,9 +55,20 @@ def probe(sysroot: str = "/", timeout: float = 30.0, extra_gpus: Iterable[dict[s
     facts = assemble(host, library, answer, rows)
     facts["os"], unknown = read_operating_system()
     facts["missing"].update(unknown)
+    facts["software"], unknown = _software(host)
+    facts["missing"].update(unknown)
     facts["collected_at"] = collected_at
     facts["duration_ms"] = round((time.monotonic() - started) * 1000, 1)
     return facts
+
+
+def _software(host: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """What is installed, read in a child too: a file system or a package database may hang as a driver may."""
+    child = run_in_child(read_software, (host,), _SOFTWARE_TIMEOUT_S)
+    if child.status == "ok":
+        record, reasons = child.value
+        return record, reasons
+    return None, {"software": f"reading what is installed failed: {child.detail}"}
 
 
 def _read_evidence(sysroot: str) -> dict[str, Any]:
