@@ -14,6 +14,7 @@ from .compat_gpu import last_branch_for
 from .compat_platform import find_platform, platform_row, supported_platforms
 from .compat_rules import Case, Refusal, ended, find, rank
 from .compat_stack import solve_case
+from .compat_toolkit import toolkit_lines
 from .torch_build import version_key
 
 MOST = 5
@@ -81,7 +82,10 @@ def _values(case: Case) -> Iterator[tuple[str, list[str]]]:
     yield "stack_python", _pythons(case)
     if intent.cuda_toolkit != "none":
         lines = list(dict.fromkeys(row["toolkit"] for row in case.tables.cuda["releases"]))
-        yield "stack_cuda_toolkit", [*_neighbours(lines, intent.cuda_toolkit), "none"]
+        wished = toolkit_lines(intent.cuda_toolkit)
+        # of several, each alone; of one, its neighbours
+        near = wished if len(wished) > 1 else _neighbours(lines, wished[0])
+        yield "stack_cuda_toolkit", [*near, "none"]
 
 
 def _other(now: str, values: Iterable[str]) -> list[str]:
@@ -231,6 +235,6 @@ def summary_of(stack: dict[str, Any]) -> str:
     if serving:
         parts.append(f"{label(serving['engine'])} {serving['version']}")
     if toolkit:
-        parts.append(f"CUDA toolkit {toolkit['cuda']}")
+        parts.append(f"CUDA toolkit {', '.join(row['cuda'] for row in toolkit['releases'])}")
     parts.append(f"Python {stack['python']['version'] or 'unknown'}")
     return ", ".join(parts)

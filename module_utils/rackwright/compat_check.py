@@ -28,12 +28,11 @@ from .compat_packages import (
     driver_part,
     fabric_manager_part,
     os_part,
-    toolkit_part,
 )
 from .compat_parts import framework_part, libraries_part, serving_part
 from .compat_platform import Platform, find_platform
 from .compat_rules import TablesLike, at_least, find
-from .compat_stack import toolkit_platform, toolkit_release
+from .compat_toolkit import toolkit_part, toolkit_platform, toolkit_release
 from .compat_vllm import glibc_minimum, vllm_problems
 from .stack_node import StackNode
 from .torch_build import version_key, wheel_problem
@@ -296,16 +295,18 @@ def _toolkit(
     said = stack["toolkit"]
     if said is None:
         return
-    release = toolkit_release(tables, said["cuda"])
-    if release is None:
-        yield f"CUDA toolkit {said['cuda']} is not in the table"
+    lines = [row["cuda"] for row in said["releases"]]
+    releases = [release for release in (toolkit_release(tables, line) for line in lines) if release]
+    unknown = sorted(set(lines) - {release["toolkit"] for release in releases})
+    if unknown:
+        yield f"CUDA toolkit {', '.join(unknown)} is not in the table"
         return
     source = toolkit_platform(tables, node, platform)
     if source.repository_arch is None:
         yield f"NVIDIA has no known repository for {source.id} on {node.arch}"
         return
-    yield from _unequal("toolkit", toolkit_part(source, release), said)
-    yield from (text for _gate, text in toolkit_problems(tables, release, runtime))
+    yield from _unequal("toolkit", toolkit_part(source, releases), said)
+    yield from (text for release in releases for _gate, text in toolkit_problems(tables, release, runtime))
 
 
 def _minimum(stack: dict[str, Any], tables: TablesLike) -> Iterator[str]:
@@ -313,7 +314,8 @@ def _minimum(stack: dict[str, Any], tables: TablesLike) -> Iterator[str]:
     driver = stack["driver"]
     if driver is None:
         return
-    cudas = [(stack["framework"] or {}).get("cuda"), (stack["toolkit"] or {}).get("cuda")]
+    toolkits = (stack["toolkit"] or {}).get("releases", [])
+    cudas = [(stack["framework"] or {}).get("cuda"), *(release["cuda"] for release in toolkits)]
     minimums = [minimum for minimum in (cuda_minimum(tables, cuda)[0] for cuda in cudas if cuda) if minimum]
     least = max(minimums, key=version_key, default=None)
     yield from _unequal("driver.minimum", least, driver["minimum"])

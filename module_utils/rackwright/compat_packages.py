@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names, versions and origins of the packages that a solved driver or toolkit consists of. Pure.
+"""Names, versions and origins of the packages that a solved driver consists of. Pure.
 
 A stack is checked by making these parts again from its versions, so everything here depends on nothing else.
 """
@@ -203,20 +203,6 @@ def container_toolkit_part(platform: Platform) -> dict[str, Any]:
         "packages": list(known["packages"]),
         "version": None,
         "same_version_required": known["same_version_required"],
-    }
-
-
-def toolkit_part(platform: Platform, release: dict[str, Any]) -> dict[str, Any]:
-    """Return the ``toolkit`` of a stack. ``release`` is its row in the table of CUDA releases.
-
-    Its repository is its own: under WSL2 there is one for the toolkit and none for a driver.
-    """
-    first, second = release["toolkit"].split(".")
-    return {
-        "cuda": release["toolkit"],
-        "package": platform.table["toolkit_packages"]["cuda"].format(major=first, minor=second),
-        "host_gcc_max": release.get("gcc_max"),
-        "repository": repository(platform),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .compat_cuda import Problem, Runtime, cuda_minimum, runtime_of, toolkit_problems
+from .compat_cuda import cuda_minimum, runtime_of
 from .compat_driver import Driver, choose_driver
 from .compat_framework import NO_PYTHON, TELL_PYTHON, Framework, choose_framework, pythons_of
 from .compat_packages import (
@@ -16,12 +16,12 @@ from .compat_packages import (
     fabric_manager_name,
     fabric_manager_part,
     os_part,
-    toolkit_part,
     unstated_nvswitch,
 )
 from .compat_parts import framework_part, libraries_part, serving_part
-from .compat_platform import Platform, choose_platform, wsl_row
-from .compat_rules import Case, Refusal, TablesLike, major, sources_of
+from .compat_platform import Platform, choose_platform
+from .compat_rules import Case, Refusal, major, sources_of
+from .compat_toolkit import choose_toolkits, toolkit_part, toolkit_platform
 from .stack_node import StackNode
 from .torch_build import version_key
 
@@ -34,8 +34,8 @@ def solve_case(case: Case) -> dict[str, Any]:
         _require_fabric_manager(case, platform, driver)
     runtime = runtime_of(case.node, case.tables, driver.version if driver else None)
     framework = choose_framework(case, runtime)
-    toolkit = choose_toolkit(case, platform, runtime)
-    cudas = [cuda for cuda in (framework and framework.cuda, toolkit and toolkit["toolkit"]) if cuda]
+    toolkits = choose_toolkits(case, platform, runtime)
+    cudas = [cuda for cuda in (framework and framework.cuda, *(row["toolkit"] for row in toolkits)) if cuda]
     minimum = _minimum(case, cudas)
     return {
         "platform": {
@@ -49,7 +49,7 @@ def solve_case(case: Case) -> dict[str, Any]:
         "os": os_part(platform, driver.version if driver else None, case.node.kernel),
         "driver": _driver(case, platform, driver, minimum),
         "fabric_manager": _fabric_manager(case, platform, driver),
-        "toolkit": toolkit_part(toolkit_platform(case.tables, case.node, platform), toolkit) if toolkit else None,
+        "toolkit": toolkit_part(toolkit_platform(case.tables, case.node, platform), toolkits),
         "libraries": libraries_part(framework),
         "container_toolkit": _container_toolkit(case, platform),
         "python": _python(case, framework),
@@ -165,45 +165,6 @@ def _fabric_manager(case: Case, platform: Platform, driver: Driver | None) -> di
     else:
         case.decide("fabric_manager", None, "no NVSwitch in the node, where it would only fail to start", row, sources)
     return part
-
-
-def choose_toolkit(case: Case, platform: Platform, runtime: Runtime) -> dict[str, Any] | None:
-    """Return the newest release of the wished toolkit line, None when none is wished, or refuse."""
-    wanted, tables, node = case.intent.cuda_toolkit, case.tables, case.node
-    if wanted == "none":
-        case.decide("toolkit", None, "not asked for: the framework's wheels bring their own CUDA libraries")
-        return None
-    release = toolkit_release(tables, wanted)
-    if release is None:
-        newest = tables.cuda["releases"][-1]["toolkit"]
-        raise Refusal("intent", f"CUDA toolkit {wanted} is not in the table, whose newest is {newest}")
-    if node.wsl and not node.os.startswith(("ubuntu", "wsl")):
-        raise Refusal("platform", f"NVIDIA's repository for WSL2 is made for Ubuntu, not for {node.os_name}")
-    if toolkit_platform(tables, node, platform).repository_arch is None:
-        raise Refusal("platform", f"NVIDIA is not known to have a repository for {node.os_name} on {node.arch}")
-    problems: list[Problem] = toolkit_problems(tables, release, runtime)
-    if problems:
-        texts = "; ".join(dict.fromkeys(text for _gate, text in problems))
-        raise Refusal(problems[0][0], texts, ["Another stack_cuda_toolkit, or none: wheels bring their own libraries"])
-    rule = f"asked for by name; compilers up to gcc {release.get('gcc_max')}"
-    if runtime.native and version_key(runtime.native) < version_key(wanted):
-        rule += (
-            f"; the driver knows CUDA {runtime.native} in full, so compile for the GPUs themselves (SASS): PTX of "
-            f"{wanted} is not compiled on it"
-        )
-    case.decide("toolkit.cuda", wanted, rule, f"cuda/releases/{release['release']}", sources_of(tables.cuda, release))
-    return release
-
-
-def toolkit_release(tables: TablesLike, line: str) -> dict[str, Any] | None:
-    """Return the newest release of a toolkit line (``12.8``)."""
-    rows = [row for row in tables.cuda["releases"] if row["toolkit"] == line]
-    return max(rows, key=lambda row: version_key(row["release"]), default=None)
-
-
-def toolkit_platform(tables: TablesLike, node: StackNode, platform: Platform) -> Platform:
-    """Where a toolkit comes from: WSL2 has a repository of its own."""
-    return Platform(wsl_row(tables), node.arch, tables.platforms) if node.wsl else platform
 
 
 def _container_toolkit(case: Case, platform: Platform) -> dict[str, Any]:

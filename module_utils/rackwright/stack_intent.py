@@ -20,7 +20,7 @@ _CHOICES: dict[str, tuple[tuple[str, ...], str | None]] = {
     "framework_version": (("newest",), _VERSION),
     "serving": (("none", "vllm"), None),
     "serving_version": (("newest",), _VERSION),
-    "cuda_toolkit": (("none",), r"\d{2}\.\d"),
+    "cuda_toolkit": (("none",), r"\d{2}\.\d(?:,\d{2}\.\d)*"),
     "driver_branch": (("auto",), _BRANCH),
     "driver_version": (("auto",), r"\d{3}(?:\.\d+){1,2}"),
     "driver_source": (("auto", "nvidia", "distribution"), None),
@@ -31,13 +31,15 @@ _CHOICES: dict[str, tuple[tuple[str, ...], str | None]] = {
 _EXAMPLES = {
     "framework_version": '"2.15.0"',
     "serving_version": '"0.33.0"',
-    "cuda_toolkit": '"12.8"',
+    "cuda_toolkit": '"12.8" or ["12.8", "13.0"]',
     "driver_branch": "580",
     "driver_version": '"580.178.04"',
     "python": '"3.12"',
 }
 #: numbers YAML cannot spoil: neither has a minor version that could end in 0 and lose it
 _NUMBERS = {"driver_branch": int, "cuda_toolkit": float}
+#: what may be several, kept as one text with commas: the lock holds wishes as texts
+_LISTS = ("cuda_toolkit",)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,10 @@ def wish_problem(variable: str, value: Any) -> str | None:
 
 
 def _checked(node: str, field: str, value: Any, words: tuple[str, ...], form: str | None) -> str:
+    if field in _LISTS and isinstance(value, list):
+        value = ",".join(str(part) for part in value)
+    if field in _LISTS and isinstance(value, str):
+        value = value.replace(" ", "")
     number = _NUMBERS.get(field)
     if number and isinstance(value, number) and not isinstance(value, bool):
         value = str(value)

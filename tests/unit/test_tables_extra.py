@@ -14,7 +14,7 @@ import pytest
 
 from ansible.module_utils.rackwright.compat_platform import platform_row
 from ansible.module_utils.rackwright.compat_rules import find
-from ansible.module_utils.rackwright.compat_stack import toolkit_release
+from ansible.module_utils.rackwright.compat_toolkit import toolkit_release
 from ansible.module_utils.rackwright.errors import InvalidInputError, MissingError
 from ansible.module_utils.rackwright.sizing_shape import find_row
 from ansible.module_utils.rackwright.tables import (
