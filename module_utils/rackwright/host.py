@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .boot_kernel import kernel_that_boots, natural_key
+
 FAMILIES = {
     "debian": "debian",
     "ubuntu": "debian",
@@ -29,7 +31,6 @@ INITRAMFS_TOOLS = (
     ("usr/bin/dracut", ["dracut", "--force", "--regenerate-all"]),
 )
 CAP_SYS_RESOURCE = 24
-NATURAL = re.compile(r"\d+|[^\d]+")
 
 
 def read_text(path: Path) -> str:
@@ -83,16 +84,15 @@ def container_of(root: Path) -> str | None:
     return None
 
 
-def natural_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort kernel releases the way people count: 6.1.0-9 before 6.1.0-10."""
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in NATURAL.findall(version))
-
-
 def kernels_of(root: Path, container: str | None, running: str) -> dict[str, Any]:
-    """List installed kernels and the ones whose headers are there."""
+    """List installed kernels, the ones whose headers are there, and the one that boots next.
+
+    ``images`` are the kernels whose image lies in the file system, also in a container, where none of them is
+    ``installed``: an image of a machine is built there.
+    """
     modules = root / "lib/modules"
     names = sorted((path.name for path in modules.iterdir()), key=natural_key) if modules.is_dir() else []
-    installed = [
+    images = [
         name for name in names if (root / "boot" / f"vmlinuz-{name}").exists() or (modules / name / "vmlinuz").exists()
     ]
     # only the headers of one kernel are configured: the part that several kernels share (`-common`) builds nothing
@@ -102,17 +102,19 @@ def kernels_of(root: Path, container: str | None, running: str) -> dict[str, Any
         if (path / ".config").exists()
     }
     headers |= {path.name for path in (root / "usr/src/kernels").glob("*") if (path / ".config").exists()}
+    boots, source = kernel_that_boots(root, images)
     kernels: dict[str, Any] = {
         "running": running,
-        "installed": installed,
+        "installed": images,
+        "images": images,
         "headers": sorted(headers, key=natural_key),
+        "boots": boots,
+        "boots_reason": source,
         "note": None,
     }
     if container:
-        kernels["installed"] = []
-        kernels["note"] = (
-            f"The kernel {running} belongs to the host of this {container} container; no kernel is touched here."
-        )
+        note = f"The kernel {running} belongs to the host of this {container} container; no kernel is touched here."
+        kernels.update(installed=[], boots=None, boots_reason=note, note=note)
     return kernels
 
 
