@@ -6,54 +6,33 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: driver_plan
-short_description: Decide which NVIDIA driver packages of the distribution's archive a node gets
+short_description: Decide which NVIDIA driver packages a node gets
 description:
-  - Reads the node's sources, lists and packages, and resolves the locked version of the driver to one exact version for
-    every package. A version the archive does not have is refused with those it has, before anything is changed.
-  - Where the sources lack the components that carry the driver, the mirror is asked through lists in a temporary
-    folder. So the
-    answer is the real one in check mode too, and the node stays as it is.
+  - Reads the node's sources, lists and packages, and resolves the driver of the lock to one exact version for every
+    package. A version the source does not have is refused with those it has, before anything is changed.
+  - Where the node's own lists cannot answer (a repository that is not configured yet, components that are lacking), the
+    repository is asked through lists in a temporary folder. So the answer is the real one in check mode too, and the
+    node stays as it is.
   - Changes nothing.
 options:
   gpu:
     description: What M(gpu_facts) returned.
     type: dict
     required: true
-  anchor:
-    description: The package whose versions are the driver's versions.
-    type: str
-    required: true
-  userland:
-    description: Packages to install in any case.
-    type: list
-    elements: str
-    required: true
-  module_packages:
-    description: Packages to install where a kernel module is to be built.
-    type: list
-    elements: str
-    required: true
-  sources:
-    description: Names of the source packages that have the driver's version.
-    type: list
-    elements: str
-    required: true
-  helpers:
-    description: Names of source packages that the driver needs and that have versions of their own.
-    type: list
-    elements: str
-    required: true
-  components:
-    description: Archive components that carry the driver.
-    type: list
-    elements: str
-    required: true
-  version:
+  driver:
     description:
-      - Exact version of the lock, NVIDIA's (C(535.309.01)) or the package's. Empty where the lock has no driver for
-        the node; a node that has a GPU all the same is refused.
-    type: str
-    required: true
+      - The C(driver) of the node's entry in the lock. Left out where the lock has no driver for the node; a node that
+        has a GPU all the same is refused.
+    type: dict
+  repository:
+    description: The repository to take the driver from, where it is not the lock's; as in M(vendor_repository).
+    type: dict
+    default: {}
+  extra_packages:
+    description: Further packages of the driver.
+    type: list
+    elements: str
+    default: []
   kernel_module:
     description: >-
       V(auto) builds for each installed kernel that has headers, never in a container; V(build) for all headers there
@@ -66,6 +45,10 @@ options:
     description: Whether a node without an NVIDIA GPU on its PCI bus is left alone.
     type: bool
     default: true
+  replace_busy:
+    description: Whether a loaded driver may be replaced by another version while processes hold a GPU.
+    type: bool
+    default: false
   lock_timeout:
     description: Seconds to wait for other package managers.
     type: int
@@ -88,13 +71,7 @@ EXAMPLES = r"""
 - name: Decide what to install
   driver_plan:
     gpu: "{{ ansible_facts['gpu'] }}"
-    anchor: nvidia-smi
-    userland: [nvidia-smi, libcuda1]
-    module_packages: [nvidia-kernel-dkms]
-    sources: [nvidia-graphics-drivers]
-    helpers: [nvidia-persistenced]
-    components: [contrib, non-free, non-free-firmware]
-    version: 535.309.01
+    driver: "{{ __stack.driver }}"
   register: __my_role_plan
 """
 
@@ -102,12 +79,20 @@ RETURN = r"""
 plan:
   description:
     - >-
-      C(action) is C(install) or C(skip) (then only C(reason) follows). C(version) and C(upstream): the chosen version
-      of the package and
-      NVIDIA's own; C(installed), C(available), C(packages) (name=version), C(pending) (what would change), C(kernels)
-      that get a module,
-      C(module_note) (why none does), C(source_paths) (the distribution's own source files), C(source_files) and
-      C(preferences): what to write.
+      C(action) is C(install) or C(skip) (then only C(reason) follows).
+    - >-
+      C(manager) (apt, dnf), C(source), C(anchor) (the package whose version is the driver's), C(version) and
+      C(upstream) (the chosen version of the package and NVIDIA's own), C(sources) (patterns of the source packages
+      that have it; empty where names tell), C(installed), C(available).
+    - >-
+      C(packages) (name=version), C(remove), C(precedes) (name=version, installed before the driver),
+      C(precedes_remove), C(streams), C(holds), C(pending) (what would change), C(notes).
+    - >-
+      C(kernels) that get a module, C(module_note) (why none does), C(replaces) (installed driver that another one would
+      replace, or null), C(busy) (processes that hold a GPU).
+    - >-
+      C(files), C(source_files) (what to write), C(source_paths) (the distribution's own source files), C(repository)
+      (what M(vendor_repository) is to be called with).
   returned: success
   type: dict
   sample:
@@ -120,23 +105,20 @@ import platform
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible.module_utils.rackwright.driver_plan import Request
-from ansible.module_utils.rackwright.driver_probe import make_plan
+from ansible.module_utils.rackwright.driver_plan import request_from_lock
+from ansible.module_utils.rackwright.driver_probe import make_plan, side_for
 from ansible.module_utils.rackwright.errors import RackwrightError
 from ansible.module_utils.rackwright.host import inspect_host
-from ansible.module_utils.rackwright.packages_apt import Apt, module_runner
+from ansible.module_utils.rackwright.packages_apt import module_runner
 
 ARGUMENT_SPEC = {
     "gpu": {"type": "dict", "required": True},
-    "anchor": {"type": "str", "required": True},
-    "userland": {"type": "list", "elements": "str", "required": True},
-    "module_packages": {"type": "list", "elements": "str", "required": True},
-    "sources": {"type": "list", "elements": "str", "required": True},
-    "helpers": {"type": "list", "elements": "str", "required": True},
-    "components": {"type": "list", "elements": "str", "required": True},
-    "version": {"type": "str", "required": True},
+    "driver": {"type": "dict"},
+    "repository": {"type": "dict", "default": {}},
+    "extra_packages": {"type": "list", "elements": "str", "default": []},
     "kernel_module": {"type": "str", "choices": ["auto", "build", "none"], "default": "auto"},
     "require_gpu": {"type": "bool", "default": True},
+    "replace_busy": {"type": "bool", "default": False},
     "lock_timeout": {"type": "int", "default": 300},
 }
 
@@ -144,13 +126,21 @@ ARGUMENT_SPEC = {
 def main() -> None:
     """Answer one call."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    options = dict(module.params)
-    gpu, components = options.pop("gpu"), options.pop("components")
-    require_gpu, lock_timeout = options.pop("require_gpu"), options.pop("lock_timeout")
-    run = module_runner(module)
-    apt = Apt(run, platform.node(), lock_timeout)
+    options = module.params
+    request = request_from_lock(
+        options["driver"], options["repository"], options["extra_packages"], options["kernel_module"]
+    )
+    host = inspect_host()
     try:
-        plan = make_plan(apt, run, inspect_host(), gpu, Request(**options), components, require_gpu)
+        side = side_for(module_runner(module), platform.node(), options["lock_timeout"], host)
+        plan = make_plan(
+            side,
+            host,
+            options["gpu"],
+            request,
+            require_gpu=options["require_gpu"],
+            replace_busy=options["replace_busy"],
+        )
     except RackwrightError as error:
         module.fail_json(**error.to_result())
     module.exit_json(changed=False, plan=plan)

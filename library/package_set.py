@@ -28,6 +28,11 @@ options:
     type: list
     elements: str
     default: []
+  remove:
+    description: Packages that must not be installed. They go in the transaction that installs the others.
+    type: list
+    elements: str
+    default: []
   upgrade:
     description:
       - V(none) upgrades nothing; V(security) only what comes from a security suite; V(safe) everything that needs no
@@ -49,7 +54,7 @@ options:
     elements: str
     default: []
   hold_sources:
-    description: Names of source packages; everything installed that was built from them is held.
+    description: Shell patterns of source packages; everything installed that was built from them is held.
     type: list
     elements: str
     default: []
@@ -147,6 +152,7 @@ from ansible.module_utils.rackwright.packages_apt import Apt, module_runner
 ARGUMENT_SPEC = {
     "packages": {"type": "list", "elements": "str", "default": []},
     "optional": {"type": "list", "elements": "str", "default": []},
+    "remove": {"type": "list", "elements": "str", "default": []},
     "upgrade": {"type": "str", "choices": ["none", "security", "safe", "full"], "default": "none"},
     "cache_valid_time": {"type": "int", "default": 86400},
     "hold": {"type": "list", "elements": "str", "default": []},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .driver_plan import upstream
+from .driver_names import upstream
 from .errors import InvalidInputError
 
 BLACKWELL = "blackwell"

@@ -1,36 +1,116 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decide which NVIDIA driver packages a node of the distribution's archive gets, or refuse with a reason. Pure."""
+"""What every package manager's side of the driver plan shares: the request, versions, refusals. Pure."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import InvalidInputError
+from .driver_names import ARCHIVE_SOURCES, is_module, upstream
+from .errors import InvalidInputError, RackwrightError
 from .host import natural_key
 from .packages import Candidate, Installed
 
-UPSTREAM = re.compile(r"^(?:\d+:)?(\d+(?:\.\d+)+)")
+#: programs that belong to the driver and hold a GPU by design
+DAEMONS = ("nvidia-persistenced", "nv-fabricmanager", "nv-hostengine", "dcgm-exporter", "nvidia-imex")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the caller wants, and the names of the distribution."""
+    """What the lock and the role's inputs ask for.
 
-    anchor: str
-    userland: list[str]
-    module_packages: list[str]
-    sources: list[str]
-    helpers: list[str]
+    Attributes:
+        source: ``nvidia`` (its repositories, a mirror or a bundle of them) or ``distribution``.
+        version: NVIDIA's version, or the package's own; empty where the lock has no driver for the node.
+        versioned: packages that carry the driver's version.
+        loose: packages with versions of their own.
+        precedes: packages to install before the driver.
+        streams: module streams of dnf.
+        repository: the lock's ``driver.repository``, with what the role's inputs replace in it.
+        kernel_module: ``auto``, ``build`` or ``none``.
+    """
+
+    source: str
     version: str
+    versioned: list[str]
+    loose: list[str]
+    precedes: list[str]
+    streams: list[str]
+    repository: dict[str, Any]
     kernel_module: str
 
+    @property
+    def anchor(self) -> str:
+        """The package whose versions are the driver's versions: the first that is wanted on every node."""
+        return next((name for name in self.versioned if not is_module(name)), self.versioned[0])
 
-def upstream(version: str) -> str:
-    """Return NVIDIA's own version out of a package version: ``535.309.01-0+deb12u1`` is ``535.309.01``."""
-    match = UPSTREAM.match(version)
-    return match.group(1) if match else version
+    @property
+    def sources(self) -> list[str]:
+        """Patterns of the source packages that have the driver's version; none where names tell them."""
+        return list(ARCHIVE_SOURCES) if self.source == "distribution" else []
+
+    def names(self, with_module: bool) -> list[str]:
+        """Return the wanted packages, those of the kernel module only where one is built."""
+        return [name for name in [*self.versioned, *self.loose] if with_module or not is_module(name)]
+
+    def module_packages(self) -> list[str]:
+        """Return the packages of the kernel module."""
+        return [name for name in [*self.versioned, *self.loose] if is_module(name)]
+
+
+def request_from_lock(
+    driver: dict[str, Any] | None, repository: dict[str, Any], extra: list[str], kernel_module: str
+) -> Request:
+    """Return the request of a node. ``driver`` is the stack's entry of that name, None where the lock has no driver."""
+    if driver is None:
+        return Request("distribution", "", [], [], [], [], {}, kernel_module)
+    packages = driver["packages"]
+    return Request(
+        source=driver["source"],
+        version=driver["version"],
+        versioned=[row["name"] for row in packages if row["version"] is not None] + list(extra),
+        loose=[row["name"] for row in packages if row["version"] is None],
+        precedes=list(driver.get("precedes") or []),
+        streams=list(driver.get("modules") or []),
+        repository=repository or driver.get("repository") or {},
+        kernel_module=kernel_module,
+    )
+
+
+@dataclass
+class Found:
+    """What a package manager's side found out.
+
+    Attributes:
+        version: chosen version of the anchor package, as its package manager writes it.
+        installed: version of the driver that is installed, whatever its packages are called; None when there is none.
+        available: versions that are offered, newest first.
+        packages: ``name=version``, or the name alone for packages with versions of their own.
+        remove: installed packages that go in the same transaction.
+        precedes: ``name=version`` of what is installed before the driver; ``precedes_remove`` goes with it.
+        holds: names to hold.
+        pending: what would change, one line for each package.
+        files: configuration files (for ``config_files``) that keep the package manager from moving the driver.
+        source_paths, source_files: the distribution's own source files, and those to write.
+        repository: what ``vendor_repository`` is called with, empty where no repository is added.
+        notes: what people should know, in sentences.
+    """
+
+    version: str
+    installed: str | None = None
+    available: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+    remove: list[str] = field(default_factory=list)
+    precedes: list[str] = field(default_factory=list)
+    precedes_remove: list[str] = field(default_factory=list)
+    streams: list[str] = field(default_factory=list)
+    holds: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
+    files: list[dict[str, Any]] = field(default_factory=list)
+    source_paths: list[str] = field(default_factory=list)
+    source_files: list[dict[str, Any]] = field(default_factory=list)
+    repository: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def available(candidates: list[Candidate], anchor: str) -> list[str]:
@@ -39,10 +119,17 @@ def available(candidates: list[Candidate], anchor: str) -> list[str]:
     return sorted(versions, key=lambda version: natural_key(upstream(version)), reverse=True)
 
 
-def choose_version(versions: list[str], installed: str | None, wanted: str, node: str) -> str:
+def choose_version(
+    versions: list[str], installed: str | None, wanted: str, node: str, *, where: str = "the node's archive"
+) -> str:
     """Return the full package version of NVIDIA's version ``wanted`` (or of the package's own, taken as it is).
 
     What is installed in that version stays, also when the archive has moved on.
+
+    Args:
+        versions: what is offered, newest first.
+        installed: version of the anchor package that may stay, None where there is none or it has to move.
+        where: what offers the versions, for the message.
     """
     fitting = [version for version in versions if wanted in (version, upstream(version))]
     if installed is not None and wanted in (installed, upstream(installed)):
@@ -52,7 +139,7 @@ def choose_version(versions: list[str], installed: str | None, wanted: str, node
         raise InvalidInputError(
             "choose the driver version",
             node,
-            f"the lock says {wanted} and the node's archive has {shown}",
+            f"the lock says {wanted} and {where} has {shown}",
             "Set stack_driver_branch or stack_driver_version to what it has, and plan again",
             expected=wanted,
             found=versions,
@@ -80,64 +167,7 @@ def kernels_to_build(host: dict[str, Any], mode: str) -> tuple[list[str], str | 
     )
 
 
-def package_list(
-    chosen: str,
-    request: Request,
-    candidates: list[Candidate],
-    statuses: dict[str, Installed],
-    with_module: bool,
-    node: str,
-) -> list[str]:
-    """Return ``name=version`` for what is built from the driver's version, plain names for the rest.
-
-    Installed packages of the same sources are part of the list: one that stayed behind would be a version skew.
-    """
-    offered: dict[str, list[str]] = {}
-    for candidate in candidates:
-        offered.setdefault(candidate.name, []).append(candidate.version)
-    names = [*request.userland, *(request.module_packages if with_module else [])]
-    names += sorted(
-        name for name, package in statuses.items() if package.source in request.sources and name not in names
-    )
-    result = []
-    for name in names:
-        versions = offered.get(name, [])
-        have = statuses.get(name)
-        same = [version for version in versions if upstream(version) == upstream(chosen)]
-        if have is not None and upstream(have.version) == upstream(chosen) and have.source in request.sources:
-            result.append(f"{name}={have.version}")
-        elif same:
-            result.append(f"{name}={chosen if chosen in same else same[0]}")
-        elif have is not None or versions:
-            _refuse_missing(name, chosen, versions, request, node)
-            result.append(name)
-        else:
-            raise InvalidInputError(
-                "choose the driver packages",
-                node,
-                f"the archive has no {name}",
-                "Set another stack_driver_version or stack_module_flavour, and plan again",
-                expected=name,
-            )
-    return result
-
-
-def _refuse_missing(name: str, chosen: str, versions: list[str], request: Request, node: str) -> None:
-    """Refuse a kernel module package that exists, but not in the chosen version."""
-    if name not in request.module_packages:
-        return
-    shown = ", ".join(upstream(version) for version in versions)
-    raise InvalidInputError(
-        "choose the kernel module",
-        node,
-        f"{name} is not available in version {upstream(chosen)}, only in {shown or 'none'}",
-        "Set stack_driver_version to that, or the other stack_module_flavour, and plan again",
-        expected=upstream(chosen),
-        found=versions,
-    )
-
-
-def pending_changes(packages: list[str], statuses: dict[str, Installed]) -> list[str]:
+def pending_changes(packages: list[str], statuses: dict[str, Installed], remove: list[str] | None = None) -> list[str]:
     """Return what would change, one line for each package."""
     lines = []
     for request in packages:
@@ -149,20 +179,42 @@ def pending_changes(packages: list[str], statuses: dict[str, Installed]) -> list
             lines.append(f"repair {name} {have.version}")
         elif version and have.version != version:
             lines.append(f"change {name} {have.version} -> {version}")
+    lines += [f"remove {name} {statuses[name].version}" for name in remove or [] if name in statuses]
     return lines
 
 
-def preferences(chosen: str, sources: list[str], helpers: list[str]) -> str:
-    """Return the pin that keeps apt from mixing versions: without it a security suite's newer parts win.
+def busy_processes(gpu: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the processes that compute on a GPU: ``pid``, ``name`` and ``gpu`` (its index) of each."""
+    return [
+        {"pid": row["pid"], "name": row["name"], "gpu": device.get("index")}
+        for device in gpu.get("devices") or []
+        for row in device.get("processes") or []
+        if set(row["types"]) & {"compute", "mps"} and row["name"] not in DAEMONS
+    ]
 
-    Helpers have versions of their own. They are named so that an older pin on ``nvidia-*`` cannot hide them.
-    """
-    wanted = " ".join(f"src:{source}" for source in sources)
-    return (
-        "# Managed by Rackwright (role nvidia_driver); changes are overwritten.\n"
-        "# One driver version for every package of it; above 1000 also when that means going back.\n"
-        f"Package: {wanted}\nPin: version {upstream(chosen)}*\nPin-Priority: 1001\n\n"
-        f"Package: {' '.join(f'src:{source}' for source in helpers)}\nPin: version *\nPin-Priority: 500\n"
+
+def replaced_driver(installed: str | None, chosen: str) -> str | None:
+    """Return the installed driver version that another one would replace, None where nothing is replaced."""
+    if installed is None or upstream(installed) == upstream(chosen):
+        return None
+    return upstream(installed)
+
+
+def refuse_busy(gpu: dict[str, Any], replaces: str | None, chosen: str, allowed: bool, node: str) -> None:
+    """Refuse to replace a loaded driver while processes compute on a GPU: they would lose it."""
+    loaded = (gpu.get("driver") or {}).get("kernel_module_version")
+    holders = busy_processes(gpu)
+    if replaces is None or not loaded or not holders or allowed:
+        return
+    shown = ", ".join(f"{row['name'] or 'process'} ({row['pid']}) on GPU {row['gpu']}" for row in holders[:4])
+    more = f" and {len(holders) - 4} more" if len(holders) > 4 else ""
+    raise RackwrightError(
+        "replace the NVIDIA driver",
+        node,
+        f"driver {replaces} is in use by {shown}{more}, and {upstream(chosen)} would replace it",
+        "Run playbooks/update-driver.yml, which drains the node first, or set nvidia_driver_replace_busy to true",
+        expected="no process on a GPU",
+        found=[row["pid"] for row in holders],
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .driver_plan import upstream
+from .driver_names import members, upstream
 from .packages import Installed
 
 # `nvidia-current/535.309.01, 6.1.0-56-amd64, x86_64: installed`; dkms before 3.0 has a comma for the slash
@@ -40,8 +40,8 @@ def skewed(statuses: dict[str, Installed], sources: list[str], version: str) -> 
     """Return the installed packages of the driver that are not of the planned version, or not complete."""
     return sorted(
         f"{name} {package.version}{'' if package.complete else ' (half done)'}"
-        for name, package in statuses.items()
-        if package.source in sources and (upstream(package.version) != version or not package.complete)
+        for name, package in members(statuses, sources).items()
+        if upstream(package.version) != version or not package.complete
     )
 
 

@@ -22,6 +22,7 @@ class Wish:
 
     packages: list[str]
     optional: list[str]
+    remove: list[str]
     upgrade: str
     cache_valid_time: int
     hold: list[str]
@@ -77,12 +78,13 @@ class PackageSet:
         """Repair, refresh, upgrade, install, hold: each only where it is needed."""
         statuses = self._repair()
         missing = unsatisfied(self.wish.packages + self.wish.optional, statuses)
+        unwanted = [name for name in self.wish.remove if name in statuses]
         if missing or self.wish.upgrade != "none":
             self._refresh(missing)
         # holds come first so that the upgrade already respects them
         self._holds(statuses)
         self._upgrade()
-        self._install(missing)
+        self._install(missing, unwanted)
         if self.outcome.changes and not self.check_mode:
             self._holds(self.apt.statuses())
         self.outcome.waited_s = self.apt.waited
@@ -130,7 +132,8 @@ class PackageSet:
             self.apt.get("upgrade the packages", *command)
         self.outcome.changes += changes
 
-    def _install(self, missing: list[str]) -> None:
+    def _install(self, missing: list[str], unwanted: list[str]) -> None:
+        """Install and remove in one transaction, so that a change of names never leaves the node with neither."""
         unknown = self._unknown(missing)
         self.outcome.unavailable = [request for request in unknown if request in self.wish.optional]
         wanted = [request for request in missing if request not in self.outcome.unavailable]
@@ -140,19 +143,22 @@ class PackageSet:
             if self.outcome.repaired:
                 self.outcome.unresolved += wanted
                 return
-        if not wanted:
+        if not (wanted or unwanted):
             return
-        command = ["install", "--no-install-recommends", "--allow-change-held-packages", *wanted]
+        removals = [f"{name}-" for name in unwanted]
+        command = ["install", "--no-install-recommends", "--allow-change-held-packages", *wanted, *removals]
         if self.wish.allow_downgrade:
             command.insert(1, "--allow-downgrades")
-        action = f"install {', '.join(split_request(request)[0] for request in wanted)}"
+        verb, names = ("install", wanted) if wanted else ("remove", unwanted)
+        action = f"{verb} {', '.join(split_request(request)[0] for request in names)}"
         self.outcome.changes += self.apt.simulate(action, *command)
         if not self.check_mode:
             self.apt.get(action, *command)
 
     def _holds(self, statuses: dict[str, Installed]) -> None:
         wanted = set(matching(statuses, self.wish.hold))
-        wanted |= {name for name, package in statuses.items() if package.source in self.wish.hold_sources}
+        sources = set(matching({package.source for package in statuses.values()}, self.wish.hold_sources))
+        wanted |= {name for name, package in statuses.items() if package.source in sources}
         if not (wanted or self.wish.release):
             return
         held = self.apt.holds()

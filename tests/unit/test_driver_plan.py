@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 
+from ansible.module_utils.rackwright.driver_names import upstream
 from ansible.module_utils.rackwright.driver_plan import (
     Request,
+    busy_processes,
     choose_version,
     kernels_to_build,
-    package_list,
     pending_changes,
-    preferences,
+    refuse_busy,
+    replaced_driver,
+    request_from_lock,
     skip_reason,
-    upstream,
 )
-from ansible.module_utils.rackwright.errors import InvalidInputError
+from ansible.module_utils.rackwright.driver_plan_apt import by_name, preferences, split
+from ansible.module_utils.rackwright.errors import InvalidInputError, RackwrightError
 from ansible.module_utils.rackwright.packages import Candidate, Installed
 
 NEW, OLD = "535.309.01-0+deb12u1", "535.261.03-1"
@@ -26,12 +29,13 @@ VERSIONS = [NEW, OLD]
 
 def request(**values: Any) -> Request:
     base: dict[str, Any] = {
-        "anchor": "nvidia-smi",
-        "userland": ["nvidia-smi", "libcuda1", "nvidia-persistenced"],
-        "module_packages": ["nvidia-kernel-dkms"],
-        "sources": ["nvidia-graphics-drivers"],
-        "helpers": ["nvidia-persistenced"],
+        "source": "distribution",
         "version": "535.309.01",
+        "versioned": ["nvidia-smi", "libcuda1", "nvidia-kernel-dkms"],
+        "loose": ["nvidia-persistenced"],
+        "precedes": [],
+        "streams": [],
+        "repository": {},
         "kernel_module": "auto",
     }
     return Request(**{**base, **values})
@@ -84,28 +88,34 @@ CANDIDATES = [
 CANDIDATES += [Candidate("nvidia-persistenced", "535.171.04-1~deb12u1", "m"), Candidate("nvidia-kernel-dkms", OLD, "m")]
 
 
+def packages(
+    chosen: str, wanted: Request, statuses: dict[str, Installed], with_module: bool, offers: Any = None
+) -> list[str]:
+    return split(
+        chosen, wanted, by_name(CANDIDATES) if offers is None else offers, statuses, with_module, "gpu-a"
+    ).packages
+
+
 def test_packages_of_the_driver_are_exact_and_others_are_not() -> None:
-    assert package_list(NEW, request(), CANDIDATES, {}, False, "gpu-a") == [
-        f"nvidia-smi={NEW}",
-        f"libcuda1={NEW}",
-        "nvidia-persistenced",
-    ]
+    assert packages(NEW, request(), {}, False) == [f"nvidia-smi={NEW}", f"libcuda1={NEW}", "nvidia-persistenced"]
 
 
 def test_an_installed_package_that_stayed_behind_is_moved_too() -> None:
     behind = {"libnvidia-cfg1": Installed("libnvidia-cfg1", OLD, "hi ", "nvidia-graphics-drivers")}
-    assert f"libnvidia-cfg1={NEW}" in package_list(NEW, request(), CANDIDATES, behind, False, "gpu-a")
+    assert f"libnvidia-cfg1={NEW}" in packages(NEW, request(), behind, False)
 
 
 def test_a_module_that_is_not_there_in_this_version_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"not available in version 535\.309\.01, only in 535\.26"):
-        package_list(NEW, request(), CANDIDATES, {}, True, "gpu-a")
-    assert f"nvidia-kernel-dkms={OLD}" in package_list(OLD, request(), CANDIDATES, {}, True, "gpu-a")
+        packages(NEW, request(), {}, True)
+    assert f"nvidia-kernel-dkms={OLD}" in packages(OLD, request(), {}, True)
 
 
 def test_a_package_nobody_has_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="the archive has no libnone"):
-        package_list(NEW, request(userland=["libnone"]), CANDIDATES, {}, False, "gpu-a")
+        packages(NEW, request(versioned=["nvidia-smi", "libnone"]), {}, False)
+    with pytest.raises(InvalidInputError, match="NVIDIA's repository has no libnone"):
+        packages(NEW, request(source="nvidia", versioned=["libnone"]), {}, False)
 
 
 def test_pending_changes_name_each_package() -> None:
@@ -143,9 +153,10 @@ def test_kernels_that_get_a_module(node: dict[str, Any], mode: str, kernels: lis
 
 
 def test_the_pin_names_every_source_and_one_version() -> None:
-    text = preferences(NEW, ["nvidia-graphics-drivers", "firmware-nvidia-graphics"], ["nvidia-persistenced"])
-    assert text.endswith("\nPackage: src:nvidia-persistenced\nPin: version *\nPin-Priority: 500\n")
-    assert "Package: src:nvidia-graphics-drivers src:firmware-nvidia-graphics\n" in text
+    text = preferences(NEW, request())
+    assert "\nPackage: src:nvidia-persistenced src:nvidia-modprobe" in text
+    assert text.endswith("\nPin: version *\nPin-Priority: 500\n")
+    assert "Package: src:nvidia-graphics-drivers* src:nvidia-open-gpu-kernel-modules" in text
     assert "Pin: version 535.309.01*\nPin-Priority: 1001\n" in text
 
 
@@ -171,3 +182,75 @@ def test_nodes_that_get_no_driver(
 def test_gpus_the_lock_does_not_know_of_are_not_passed_over() -> None:
     with pytest.raises(InvalidInputError, match=r"the lock has no driver for it and it has 8 NVIDIA GPU\(s\)\. Run"):
         skip_reason({"situation": "no_driver", "pci_count": 8}, host(), False, True, "gpu-a")
+
+
+LOCKED: dict[str, Any] = {
+    "source": "nvidia",
+    "version": "595.91.07",
+    "packages": [
+        {"name": "nvidia-dkms-open", "version": "595.91.07*"},
+        {"name": "libnvidia-compute", "version": "595.91.07*"},
+        {"name": "nvidia-imex", "version": None},
+    ],
+    "precedes": ["nvidia-driver-pinning-595"],
+    "modules": [],
+    "repository": {"url": "https://vendor.test/"},
+}
+
+
+def test_the_request_is_the_locks_entry() -> None:
+    wanted = request_from_lock(LOCKED, {}, ["nvidia-utils"], "auto")
+    assert (wanted.anchor, wanted.loose, wanted.precedes) == (
+        "libnvidia-compute",
+        ["nvidia-imex"],
+        ["nvidia-driver-pinning-595"],
+    )
+    assert wanted.names(False) == ["libnvidia-compute", "nvidia-utils", "nvidia-imex"]
+    assert wanted.module_packages() == ["nvidia-dkms-open"]
+    assert wanted.repository == {"url": "https://vendor.test/"}
+    assert request_from_lock(LOCKED, {"url": "file:///m/"}, [], "auto").repository == {"url": "file:///m/"}
+    assert request_from_lock(None, {}, ["x"], "auto").version == ""
+
+
+def gpu_with(*processes: dict[str, Any], loaded: str | None = "580.178.04") -> dict[str, Any]:
+    return {"driver": {"kernel_module_version": loaded}, "devices": [{"index": 3, "processes": list(processes)}]}
+
+
+VLLM = {"pid": 77, "name": "vllm", "types": ["compute"], "used_memory_bytes": 1}
+DAEMON = {"pid": 5, "name": "nv-hostengine", "types": ["compute"], "used_memory_bytes": 1}
+DESKTOP = {"pid": 6, "name": "Xorg", "types": ["graphics"], "used_memory_bytes": 1}
+
+
+def test_only_programs_that_compute_make_a_gpu_busy() -> None:
+    assert busy_processes(gpu_with(VLLM, DAEMON, DESKTOP)) == [{"pid": 77, "name": "vllm", "gpu": 3}]
+    assert busy_processes({"devices": [{"index": 0, "processes": None}]}) == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "chosen", "replaced"),
+    [(None, NEW, None), (NEW, NEW, None), ("535.309.01-9", NEW, None), (OLD, NEW, "535.261.03")],
+)
+def test_what_is_replaced(installed: str | None, chosen: str, replaced: str | None) -> None:
+    assert replaced_driver(installed, chosen) == replaced
+
+
+def test_a_driver_in_use_is_not_replaced() -> None:
+    sentence = (
+        r"^Could not replace the NVIDIA driver on gpu-a: driver 580\.178\.04 is in use by vllm \(77\) on GPU 3, "
+        r"and 595\.91\.07 would replace it\. Run playbooks/update-driver\.yml, which drains the node first, "
+    )
+    with pytest.raises(RackwrightError, match=sentence):
+        refuse_busy(gpu_with(VLLM), "580.178.04", "595.91.07-1", False, "gpu-a")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "replaces", "allowed"),
+    [
+        (gpu_with(VLLM), None, False),  # nothing is replaced
+        (gpu_with(DAEMON), "580.178.04", False),  # nobody works
+        (gpu_with(VLLM, loaded=None), "580.178.04", False),  # nothing is loaded
+        (gpu_with(VLLM), "580.178.04", True),
+    ],
+)
+def test_a_driver_nobody_uses_is_replaced(gpu: dict[str, Any], replaces: str | None, allowed: bool) -> None:
+    refuse_busy(gpu, replaces, "595.91.07-1", allowed, "gpu-a")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible.module_utils.rackwright.driver_probe import own_sources
+from ansible.module_utils.rackwright.driver_probe_apt import own_sources
 
 WANTED = ["contrib", "non-free"]
 

@@ -76,6 +76,7 @@ def wish(**values: Any) -> Wish:
     base: dict[str, Any] = {
         "packages": [],
         "optional": [],
+        "remove": [],
         "upgrade": "none",
         "cache_valid_time": 3600,
         "hold": [],
