@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -15,15 +14,13 @@ from ansible.template import trust_as_template
 
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
-from rackwright import files, fleet_plan, lock, plan_report, reports, tables
+from rackwright import fleet_plan, lock, lock_file, plan_report, reports, tables
 from rackwright.errors import InvalidInputError, MissingError, RackwrightError
 from rackwright.fleet_inputs import FleetInputs, plain
-from rackwright.remembered import files_below, remembered, signature
 from rackwright.stack_intent import planning_date
 
 _TABLES = _ROOT / "roles" / "gpu_stack" / "files" / "tables"
 _KEPT = _ROOT / ".cache"
-_SCHEMA = _ROOT / "roles" / "gpu_stack" / "files" / "stack.lock.schema.json"
 ARGUMENT_SPEC = {
     "mode": {"type": "str", "choices": ["plan", "check", "entry", "expect"], "required": True},
     "lock": {"type": "path"},
@@ -66,7 +63,7 @@ class ActionModule(ActionBase):
         if folder is None:
             step = "Set stack_lock_file, or use an inventory file"
             raise InvalidInputError("find the lock", "this inventory", "it is not a file and has no directory", step)
-        return os.path.join(str(plain(folder)), "stack.lock.yml")
+        return os.path.join(str(plain(folder)), lock_file.NAME)
 
     def _entry(self) -> dict[str, Any]:
         """The stack of this host."""
@@ -92,7 +89,8 @@ class ActionModule(ActionBase):
         before = Path(path).read_text(encoding="utf-8") if old else ""
         after = lock.to_text(planned["lock"])
         if before != after and not self._task.check_mode:
-            files.apply(files.WantedFile(path, after, 0o644, os.getuid(), os.getgid()))
+            self._keep_previous(old, planned["lock"])
+            lock_file.write(path, planned["lock"])
         written = "unchanged" if before == after else "not written: check mode" if self._task.check_mode else "written"
         self._write_report(plan_report.plan_document(planned, path))
         unsolved = [name for name, plan in planned["plans"].items() if plan["status"] != fleet_plan.SOLVED]
@@ -103,6 +101,14 @@ class ActionModule(ActionBase):
             "unsolved": unsolved,
             "changes": {n: {"state": c["state"], "reboot": c["reboot"]} for n, c in planned["changes"].items()},
         }
+
+    def _keep_previous(self, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> None:
+        """Leave what nodes had before beside the lock: the target of a rollback by hand."""
+        path = lock_file.previous_path(self._lock)
+        earlier = lock_file.read(path, _ROOT, _PLAN_FIRST) if os.path.exists(path) else None
+        kept = lock_file.keep(old, new, earlier) if old else None
+        if kept:
+            lock_file.write(path, kept)
 
     def _check(self) -> dict[str, Any]:
         """Hold every node against the lock and its receipts."""
@@ -153,37 +159,15 @@ class ActionModule(ActionBase):
         proofs: Mapping[str, Any] | None = None,
     ) -> fleet_plan.Member:
         raw = self._vars["hostvars"].raw_get(name)
-        probe = raw.get(self._options["probe"]) or {}
-        facts = (
-            probe.get("ansible_facts")
-            or (raw.get("ansible_facts") if self._options["facts"] == "cache" else None)
-            or {}
-        )
-        stack = lock.stack_of(locked, name) if locked else None
-        known = {"gpu": facts.get("gpu"), "node": facts.get("node"), "proof": (proofs or {}).get(name)}
-        if locked is not None:
-            known["expected"] = inputs.expected(inputs.given(raw), locked["nodes"].get(name), stack)
-        return inputs.member(name, raw, probe, **known)
+        proof = (proofs or {}).get(name)
+        cached = self._options["facts"] == "cache"
+        return inputs.host(name, raw, self._options["probe"], cached=cached, locked=locked, proof=proof)
 
     def _template(self, value: Any, variables: Mapping[str, Any]) -> Any:
         return self._templar.copy_with_new_env(available_variables=dict(variables)).template(value)
 
     def _read_lock(self) -> dict[str, Any]:
-        path = self._lock
-        if not os.path.exists(path):
-            raise MissingError("read the lock", path, "there is none", _PLAN_FIRST)
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError("read the lock", path, str(error), "Make it a file that can be read") from error
-        schema, code = _SCHEMA.read_text(encoding="utf-8"), signature(files_below([_ROOT / "module_utils"]))
-        # accepted before, to the byte and by the same code: parsing and checking it again would find the same
-        accepted: dict[str, Any] = remembered(
-            _KEPT / "lock.json",
-            code and lock.digest([text, schema, code]),
-            lambda: lock.from_text(text, path, json.loads(schema)),
-        )
-        return accepted
+        return lock_file.read(self._lock, _ROOT, _PLAN_FIRST)
 
     def _write_report(self, document: Mapping[str, Any]) -> None:
         path = self._options["report"]

@@ -161,6 +161,15 @@ receipts_problem:
   returned: always
   type: str
   sample: could not read the receipts as an unprivileged user
+update:
+  description: Record of the node's last update (module C(update_state)), null when it never had one.
+  returned: always
+  type: dict
+update_problem:
+  description: Why there is none that can be believed, null where there is one or was none to read.
+  returned: always
+  type: str
+  sample: the record of its update is damaged (not JSON)
 """
 
 from typing import Any

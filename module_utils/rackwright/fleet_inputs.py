@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import RackwrightError
 from .fleet_plan import Member
-from .lock import canonical
+from .lock import canonical, stack_of
 from .role_inputs import expected, role_facts
 from .stack_intent import intent_from_vars
 
@@ -72,6 +72,34 @@ class FleetInputs:
                 role: expected(self.root, role, self.values(role, given), stack) for role in self.roles
             }
         return self._expected[key]
+
+    def host(
+        self,
+        name: str,
+        raw: Mapping[str, Any],
+        probe: str,
+        *,
+        cached: bool = False,
+        locked: Mapping[str, Any] | None = None,
+        proof: Mapping[str, Any] | None = None,
+    ) -> Member:
+        """Return a host as a member of the fleet, with what the variable ``probe`` holds of it.
+
+        Args:
+            name: inventory name.
+            raw: its variables, not templated.
+            probe: name of the variable with what node_probe returned.
+            cached: whether facts of an earlier run are believed.
+            locked: the lock, where receipts are to be held against it.
+            proof: its entry in the record of proofs.
+        """
+        seen = raw.get(probe) or {}
+        facts = seen.get("ansible_facts") or (raw.get("ansible_facts") if cached else None) or {}
+        known = {"gpu": facts.get("gpu"), "node": facts.get("node"), "proof": proof, "update": seen.get("update")}
+        if locked is not None:
+            stack = stack_of(locked, name)
+            known["expected"] = self.expected(self.given(raw), locked["nodes"].get(name), stack)
+        return self.member(name, raw, seen, **known)
 
     def member(self, name: str, raw: Mapping[str, Any], probe: Mapping[str, Any], **known: Any) -> Member:
         """Return a host as a member of the fleet; a wish that means nothing becomes its reason to be refused."""

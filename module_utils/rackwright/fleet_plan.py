@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import compat, lock, proof, receipts
+from . import compat, lock, proof, receipts, rollout_state
 from .errors import RackwrightError
 from .stack_intent import Intent
 from .stack_node import StackNode, node_from_description, node_from_facts
@@ -34,6 +34,7 @@ class Member:
         failure: why the node was set aside before, None when it was not.
         expected: role name to what its receipt has to say (:func:`role_inputs.expected`).
         proof: its entry in the record of proofs.
+        update: the record of its last update (rollout_state), None when there is none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Member:
     failure: str | None = None
     expected: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     proof: Mapping[str, Any] | None = None
+    update: Mapping[str, Any] | None = None
 
 
 def machine_of(member: Member, tables: Tables) -> StackNode:
@@ -176,7 +178,7 @@ def check_fleet(
 def _check(
     member: Member, locked: Mapping[str, Any], solver: Solver, roles: Sequence[str], ignore: bool
 ) -> dict[str, Any]:
-    reason = member.failure or _cannot_touch(member, locked, solver)
+    reason = member.failure or _updating(member) or cannot_touch(member, locked, solver)
     if reason:
         return {"state": SET_ASIDE, "reason": reason, "stale": {}, "prove": "the node was set aside", "stack": None}
     stale: dict[str, list[str]] = {}
@@ -199,14 +201,24 @@ def _check(
     }
 
 
-def _cannot_touch(member: Member, locked: Mapping[str, Any], solver: Solver) -> str | None:
-    """Why nothing may be done to this node, in one sentence."""
+def _updating(member: Member) -> str | None:
+    """Why an update that did not end well keeps the roles away."""
+    role = member.expected.get("nvidia_driver")
+    return rollout_state.set_aside(member.update, rollout_state.entries_digest(role["lock"]) if role else None)
+
+
+def cannot_touch(member: Member, locked: Mapping[str, Any], solver: Solver, *, same_intent: bool = True) -> str | None:
+    """Return why nothing may be done to this node, in one sentence, None when it may be touched.
+
+    Args:
+        same_intent: whether the node's wishes must be those the lock was planned from; in a rollback they are newer.
+    """
     found = lock.content_of(locked, member.name)
     if found is None:
         return "the lock does not have this node. Plan it with playbooks/plan-stack.yml, or take it out of the run."
     if isinstance(member.intent, RackwrightError):
         return str(member.intent)
-    wanted = member.intent.as_dict()
+    wanted = member.intent.as_dict() if same_intent else found["intent"]
     changed = sorted(
         key for key in wanted.keys() | found["intent"].keys() if wanted.get(key) != found["intent"].get(key)
     )

@@ -20,6 +20,7 @@ from .host import container_of, kernels_of, natural_key, platform_of
 from .receipt_items import Node
 from .receipt_store import verify
 from .record import Record
+from .update_store import read as read_update
 
 SCHEMA = 1
 TIMEOUT_MAX_S = 3600
@@ -59,6 +60,7 @@ def look(options: Mapping[str, Any]) -> dict[str, Any]:
         },
         "receipts": receipts,
         "receipts_problem": problem,
+        **dict(zip(("update", "update_problem"), read_update())),
     }
 
 
