@@ -8,19 +8,16 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .driver_plan import upstream
+from .driver_names import is_driver, upstream
 from .receipt_items_packages import RPM_FORMAT, Run, hold_patterns, is_held
 
-#: Names of NVIDIA's driver family in the archives of distributions and in NVIDIA's own; the version decides with them.
-_NAMES = re.compile(
-    r"^(?:.*nvidia.*|cuda-drivers.*|libcuda1(?:-.*)?|libcudadebugger1|libnvcuvid1|libnvoptix1|libnvsdm.*)$"
-)
+#: Only names with one of these are looked at any closer.
+_PARTS = ("nvidia", "cuda", "libnv", "libxnvctrl")
 #: What rpm is asked for, so that it does not list the whole system.
 _RPM_PATTERNS = ("*nvidia*", "cuda-drivers*", "libnvsdm*", "libcudadebugger*")
 # a literal beginning is found ten times as fast as one that is looked for at each line
 _STANZA = re.compile(r"\nPackage: (\S+)")
 _FIELD = re.compile(r"^(Status|Version|Architecture): *(.*?) *$", re.MULTILINE)
-_DRIVER_VERSION = re.compile(r"\d{3}\.\d{2,3}(?:\.\d{2})?")
 _GONE = ("not-installed", "config-files")
 TOOLKIT = (
     "libnvidia-container-tools",
@@ -33,7 +30,7 @@ _FABRIC_MANAGER = re.compile(r"nvidia-fabric-?manager(?:-\d+)?")
 
 @dataclass(frozen=True)
 class Package:
-    """One installed package; a version in parentheses' company (``535.309.01-1 (half-configured)``) is not in order."""
+    """One installed package; dpkg's state follows the version where it is not in order (``535.309.01-1 (half-configured)``)."""
 
     name: str
     version: str
@@ -50,8 +47,7 @@ class Packages:
     @property
     def driver(self) -> dict[str, str]:
         """Name to version of the driver family: what carries a version of the driver."""
-        chosen = (package for package in self.found if package.name.partition(":")[0] not in TOOLKIT)
-        return {package.name: package.version for package in chosen if is_driver(package.name, package.version)}
+        return {package.name: package.version for package in self.found if package.name not in TOOLKIT}
 
     @property
     def toolkit(self) -> dict[str, str]:
@@ -70,10 +66,9 @@ class Packages:
         return versions[0] if versions else None
 
 
-def is_driver(name: str, version: str) -> bool:
-    """Whether a package belongs to the driver: by its name, and because its version is one of a driver."""
-    plain = name.partition(":")[0]
-    return bool(_NAMES.match(plain)) and bool(_DRIVER_VERSION.fullmatch(upstream(version)))
+def _belongs(name: str, version: str) -> bool:
+    """Whether a package is the driver's; one of another architecture is named as such (``libcuda1:i386``)."""
+    return name not in TOOLKIT and is_driver(name.partition(":")[0], version)
 
 
 def read_packages(root: Path, run: Run, wanted: bool) -> Packages:
@@ -114,7 +109,7 @@ def parse_dpkg(texts: list[str]) -> list[Package]:
     for text in texts:
         text = f"\n{text}"
         for match in _STANZA.finditer(text):
-            if not _NAMES.match(match[1]):
+            if not any(part in match[1] for part in _PARTS):
                 continue
             start = text.rfind("\n\n", 0, match.start()) + 1
             end = text.find("\n\n", match.end())
@@ -128,7 +123,7 @@ def parse_dpkg(texts: list[str]) -> list[Package]:
 def _dpkg_package(name: str, fields: dict[str, str]) -> Package | None:
     selection, _flag, status = ([*fields.get("Status", "").split(), "", "", ""])[:3]
     version = fields.get("Version", "")
-    if status in ("", *_GONE) or not (is_driver(name, version) or name in TOOLKIT):
+    if status in ("", *_GONE) or not (_belongs(name, version) or name in TOOLKIT):
         return None
     return Package(name, version if status == "installed" else f"{version} ({status})", selection == "hold")
 
@@ -147,7 +142,7 @@ def parse_rpm(output: str, patterns: list[str]) -> list[Package]:
         count[name] = count.get(name, 0) + 1
     packages = []
     for name, version, arch in rows:
-        if is_driver(name, version) or name in TOOLKIT:
+        if _belongs(name, version) or name in TOOLKIT:
             shown = name if count[name] == 1 else f"{name}-{version}.{arch}"
             packages.append(Package(shown, version, is_held(name, version, arch, patterns)))
     return packages

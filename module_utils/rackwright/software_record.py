@@ -36,12 +36,10 @@ def read_software(host: Mapping[str, Any], root: str = "/") -> tuple[dict[str, A
     packages = read_packages(base, _ask, _has_signs(host, base))
     if packages.reason:
         missing.update(packages=packages.reason, held=packages.reason)
-    modules = _modules(host, base, missing)
     record = {
         "packages": None if packages.reason else packages.driver,
         "held": None if packages.reason else packages.held,
-        "modules": modules,
-        "boots": _boots(host, base, missing),
+        **_kernels(host, base, missing),
         "fabric_manager": _fabric_manager(host, base, packages, missing),
         "container_toolkit": _container_toolkit(packages, missing),
     }
@@ -77,38 +75,38 @@ def _contained(host: Mapping[str, Any]) -> bool:
     return bool(host["container"]) and not host.get("simulated")
 
 
-def _modules(host: Mapping[str, Any], root: Path, missing: dict[str, str]) -> dict[str, Any] | None:
+def _kernels(host: Mapping[str, Any], root: Path, missing: dict[str, str]) -> dict[str, Any]:
+    """Return ``running``, ``boots`` and ``modules``: the module of each installed kernel and of the running one."""
+    running = str(host["kernel_release"]) if host["kernel_release"] else None
+    if running is None:
+        missing["running"] = "the kernel does not tell its release"
     if _contained(host):
-        missing["modules"] = f"the kernel is not this system's: {_OF_THE_HOST}"
-        return None
-    running = host["kernel_release"]
-    kernels = kernels_of(root, None, str(running))
+        reason = f"the kernel is not this system's: {_OF_THE_HOST}"
+        missing.update(boots=reason, modules=reason)
+        return {"running": running, "boots": None, "modules": None}
+    kernels = kernels_of(root, None, running or "")
+    boots = kernels.get("boots")
+    if boots is None:
+        missing["boots"] = str(kernels.get("boots_reason") or "the files of the boot loader do not tell it")
     names = list(kernels["installed"])
     if running and running not in names and (root / "lib/modules" / running).is_dir():
         names.append(running)
     rows = kernel_module.read_dkms(root)
-    found: dict[str, Any] = {}
-    for kernel in names:
-        row = kernel_module.dkms_of(rows or [], kernel)
-        record, reasons = kernel_module.read_kernel(root / "lib/modules" / kernel, row)
-        if rows is None:
-            record["dkms"] = None
-            reasons.update(dict.fromkeys(("dkms", "dkms_version"), "/var/lib/dkms cannot be read"))
-        record["headers"] = kernel in kernels["headers"] or (root / "lib/modules" / kernel / "build/Makefile").exists()
-        missing.update({f"modules.{kernel}.{key}": reason for key, reason in reasons.items()})
-        found[kernel] = record
-    return found
+    modules = {name: _module(root, name, rows, kernels["headers"], missing) for name in names}
+    return {"running": running, "boots": boots, "modules": modules}
 
 
-def _boots(host: Mapping[str, Any], root: Path, missing: dict[str, str]) -> str | None:
-    if _contained(host):
-        missing["boots"] = f"no kernel boots here: {_OF_THE_HOST}"
-        return None
-    kernels = kernels_of(root, None, str(host["kernel_release"]))
-    boots = kernels.get("boots")
-    if boots is None:
-        missing["boots"] = str(kernels.get("boots_reason") or "the files of the boot loader do not tell it")
-    return boots
+def _module(
+    root: Path, kernel: str, rows: list[dict[str, Any]] | None, headers: list[str], missing: dict[str, str]
+) -> dict[str, Any]:
+    folder = root / "lib/modules" / kernel
+    record, reasons = kernel_module.read_kernel(folder, kernel_module.dkms_of(rows or [], kernel))
+    if rows is None:
+        record["dkms"] = None
+        reasons.update(dict.fromkeys(("dkms", "dkms_version"), "/var/lib/dkms cannot be read"))
+    record["headers"] = kernel in headers or (folder / "build/Makefile").exists()
+    missing.update({f"modules.{kernel}.{key}": reason for key, reason in reasons.items()})
+    return record
 
 
 def _fabric_manager(host: Mapping[str, Any], root: Path, packages: Packages, missing: dict[str, str]) -> dict[str, Any]:
