@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,14 +270,20 @@ class PinRequest:
     index: IndexSource = IndexSource()
 
 
+def _plain(version: str) -> str:
+    """A version without zeros at its end: 13.0.3.0 and 13.0.3 are the same to every installer (PEP 440)."""
+    return re.sub(r"(\.0)+$", "", version)
+
+
 def pin_problems(venv: Venv, requirements: tuple[str, ...]) -> list[str]:
     """Return the pins an environment does not meet."""
     dists = venv.dists()
     problems = []
     for requirement in requirements:
-        name, _, version = requirement.partition("==")
+        named, _, version = requirement.partition("==")
+        name = named.partition("[")[0]
         problem = problems_of(dists, name)
-        if problem is None and version and dists[canonical(name)][0].version != version:
+        if problem is None and version and _plain(dists[canonical(name)][0].version) != _plain(version):
             problem = f"{name} {dists[canonical(name)][0].version} is installed instead of {version}"
         if problem:
             problems.append(problem)

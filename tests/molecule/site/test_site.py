@@ -107,7 +107,7 @@ def test_ignored_receipts_run_every_role_and_change_nothing(tmp_path: Path) -> N
     result = play("site.yml", tmp_path, "-e", "receipts=ignore", "--limit", "cpu-b")
 
     assert result.returncode == 0, result.stdout[-3000:]
-    assert "os_base, nvidia_driver, python_env, pytorch" in result.stdout
+    assert "os_base, nvidia_driver, cuda_toolkit, python_env, pytorch" in result.stdout
     assert "changed=0" in result.stdout.split("PLAY RECAP")[1]
 
 
