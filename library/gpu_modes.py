@@ -49,7 +49,7 @@ options:
     type: raw
     default: none
   application_clocks_mhz:
-    description: A mapping of C(memory) and C(graphics) to MHz, V(default) or V(none), or a mapping of selectors to these.
+    description: C(memory) and C(graphics) with their MHz, V(default) or V(none), or a mapping to these.
     type: raw
     default: none
   reset:
