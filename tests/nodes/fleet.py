@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import shutil
 import subprocess
 import time
 import zlib
@@ -26,12 +27,14 @@ from .paths import (
     LABEL_FLEET,
     LABEL_NODE,
     LABEL_SPEC,
+    LABEL_VENDOR,
     container_name,
     fleet_dir,
     network_name,
 )
 from .podman import ours, podman, remove_containers, succeeds, ulimits, used_subnets
 from .spec import NodeSpec
+from .vendor import repositories
 
 _FIRST_ADDRESS = 10
 _READY_SECONDS = 90
@@ -66,15 +69,17 @@ def up(fleet: str, specs: list[NodeSpec], recreate: bool = False) -> bool:
     """Bring the fleet to what is asked for; answers whether anything had to be done."""
     gpus.check_profiles([spec.profile for spec in specs])
     plans = ensure_images([spec.release for spec in specs])
+    vendor = repositories.ensure() if any(spec.vendor == "yes" for spec in specs) else None
     with locked(f"fleet-{fleet}"):
-        return _up(fleet, specs, plans, recreate)
+        return _up(fleet, specs, plans, vendor, recreate)
 
 
-def _up(fleet: str, specs: list[NodeSpec], plans: dict[str, Plan], recreate: bool) -> bool:
+def _up(fleet: str, specs: list[NodeSpec], plans: dict[str, Plan], vendor: Path | None, recreate: bool) -> bool:
     folder = fleet_dir(fleet)
     found = find(fleet)
     fresh = recreate or not (folder / "id_ed25519").is_file() or not succeeds("network", "exists", network_name(fleet))
-    digests = {s.name: s.digest(plans[s.release].node, gpus.scenario(s.profile)) for s in specs}
+    mounts = {s.name: str(vendor) if vendor and s.vendor == "yes" else "" for s in specs}
+    digests = {s.name: s.digest(plans[s.release].node, gpus.scenario(s.profile), mounts[s.name]) for s in specs}
     keep = (
         set()
         if fresh
@@ -104,10 +109,18 @@ def _up(fleet: str, specs: list[NodeSpec], plans: dict[str, Plan], recreate: boo
     archives.harvest()
     new = [spec for spec in specs if spec.name not in keep]
     say(f"Starting {', '.join(spec.text for spec in new)} (GPUs are simulated)")
-    _each(new, lambda spec: _start(fleet, spec, plans[spec.release], digests[spec.name], addresses, user_key))
+    _each(
+        new,
+        lambda spec: _start(
+            fleet, spec, plans[spec.release], digests[spec.name], addresses, user_key, mounts[spec.name]
+        ),
+    )
     _write_state(fleet, specs, addresses)
+    if vendor:
+        shutil.copy(vendor / repositories.KEY_FILE, folder / repositories.KEY_FILE)
     _each(new, lambda spec: wait_ready(fleet, spec.name))
     drop_old(plans.values())
+    repositories.drop_old(mounted_vendors())
     say(f"Fleet {fleet} is up after {time.monotonic() - started:.0f} s: ssh -F {folder / 'ssh_config'} {specs[0].name}")
     return True
 
@@ -168,7 +181,9 @@ def _ensure_network(fleet: str, nodes: int) -> str:
     return str(detail["plugins"][0]["ipam"]["ranges"][0][0]["subnet"])
 
 
-def _start(fleet: str, spec: NodeSpec, plan: Plan, digest: str, addresses: dict[str, str], user_key: str) -> None:
+def _start(
+    fleet: str, spec: NodeSpec, plan: Plan, digest: str, addresses: dict[str, str], user_key: str, vendor: str
+) -> None:
     """Create a node, lay its own files into it, then let it boot."""
     folder = fleet_dir(fleet) / spec.name
     name = container_name(fleet, spec.name)
@@ -197,6 +212,7 @@ def _start(fleet: str, spec: NodeSpec, plan: Plan, digest: str, addresses: dict[
         LABEL_NODE: spec.name,
         LABEL_SPEC: digest,
         LABEL_ADDRESS: addresses[spec.name],
+        LABEL_VENDOR: vendor,
     }
     options = [part for key, value in labels.items() for part in ("--label", f"{key}={value}")]
     for other, address in addresses.items():
@@ -204,6 +220,7 @@ def _start(fleet: str, spec: NodeSpec, plan: Plan, digest: str, addresses: dict[
     for item in spec.tmpfs:
         path, _, size = item.rpartition(":")
         options += ["--tmpfs", f"{path}:rw,exec,size={size}"]
+    options += ["-v", f"{vendor}:{repositories.MOUNT}:ro"] if vendor else []
     podman(
         "--runtime",
         "runc",
@@ -305,6 +322,7 @@ def _write_state(fleet: str, specs: list[NodeSpec], addresses: dict[str, str]) -
                     "release": s.release,
                     "driver": s.driver,
                     "mirror": s.mirror,
+                    "vendor": s.vendor,
                     "address": addresses[s.name],
                     "container": container_name(fleet, s.name),
                 }
@@ -333,6 +351,11 @@ def _remove_all(fleet: str) -> None:
         podman("network", "rm", "-f", name, what=f"remove the network of fleet {fleet}")
     archives.harvest()
     remove_tree(fleet_dir(fleet))
+
+
+def mounted_vendors() -> set[str]:
+    """Builds of the vendor's repositories that a container of this checkout has mounted."""
+    return {(item.get("Labels") or {}).get(LABEL_VENDOR, "") for item in ours()} - {""}
 
 
 def down(fleet: str) -> bool:

@@ -7,6 +7,7 @@ import json
 
 from .fleet import state
 from .paths import fleet_dir
+from .vendor.repositories import KEY_FILE, MOUNT
 
 BOOT_TIME = "stat -c %Y /proc/1"
 
@@ -14,10 +15,15 @@ BOOT_TIME = "stat -c %Y /proc/1"
 def inventory(fleet: str) -> str:
     """Inventory text; the demo and the molecule inventories say the same in YAML."""
     folder = fleet_dir(fleet)
-    hosts = {
-        name: {"node_profile": node["profile"], "node_release": node["release"], "node_driver": node["driver"]}
-        for name, node in state(fleet)["nodes"].items()
-    }
+    hosts = {}
+    for name, node in state(fleet)["nodes"].items():
+        hosts[name] = {"node_profile": node["profile"], "node_release": node["release"], "node_driver": node["driver"]}
+        if node.get("vendor") == "yes":
+            hosts[name] |= {
+                "stack_driver_source": "nvidia",
+                "stack_repository_url": f"file://{MOUNT}/compute/cuda/repos/{{distro}}/{{arch}}/",
+                "stack_repository_key": str(folder / KEY_FILE),
+            }
     variables = {
         "ansible_ssh_common_args": f"-F {folder / 'ssh_config'}",
         "ansible_control_path_dir": str(folder / "cp"),

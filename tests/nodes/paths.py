@@ -21,6 +21,7 @@ LABEL_NODE = "rackwright.node"
 LABEL_SPEC = "rackwright.spec"
 LABEL_ADDRESS = "rackwright.address"
 LABEL_RELEASE = "rackwright.release"
+LABEL_VENDOR = "rackwright.vendor"
 
 
 def fleet_dir(fleet: str) -> Path:

@@ -11,9 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from .apt import COMPONENTS, RELEASES
 from .errors import NodesError
 
-FORM = "NAME=PROFILE:RELEASE[,driver=none|installed][,mirror=host|none][,components=main+contrib][,tmpfs=/path:SIZE]"
+FORM = (
+    "NAME=PROFILE:RELEASE[,driver=none|installed][,mirror=host|none][,components=main+contrib][,tmpfs=/path:SIZE]"
+    "[,vendor=yes]"
+)
 DRIVERS = ("none", "installed")
 MIRRORS = ("host", "none")
+VENDORS = ("no", "yes")
 _NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
 _FLEET = re.compile(r"^[a-z][a-z0-9_-]{0,30}$")
 _TMPFS = re.compile(r"^/[A-Za-z0-9_./-]+:[0-9]+[kmg]$")
@@ -30,10 +34,11 @@ class NodeSpec:
     mirror: str = "host"
     components: str = "+".join(COMPONENTS)
     tmpfs: tuple[str, ...] = ()
+    vendor: str = "no"
 
-    def digest(self, image: str, scenario: str) -> str:
-        """Changes exactly when the node has to be made anew."""
-        text = json.dumps([asdict(self), image, scenario], sort_keys=True)
+    def digest(self, image: str, scenario: str, vendor: str = "") -> str:
+        """Changes exactly when the node has to be made anew; `vendor` is the build of the repositories it mounts."""
+        text = json.dumps([asdict(self), image, scenario, vendor], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -43,6 +48,7 @@ class NodeSpec:
         extras += [f",mirror={self.mirror}"] if self.mirror != "host" else []
         extras += [f",components={self.components}"] if self.components != "+".join(COMPONENTS) else []
         extras += [f",tmpfs={item}" for item in self.tmpfs]
+        extras += [f",vendor={self.vendor}"] if self.vendor != "no" else []
         return f"{self.name}={self.profile}:{self.release}{''.join(extras)}"
 
 
@@ -75,6 +81,8 @@ def _apply(spec: NodeSpec, text: str, key: str, value: str) -> NodeSpec:
         return replace(spec, mirror=value)
     if key == "components" and value and set(value.split("+")) <= set(COMPONENTS):
         return replace(spec, components=value)
+    if key == "vendor" and value in VENDORS:
+        return replace(spec, vendor=value)
     if key == "tmpfs" and _TMPFS.fullmatch(value):
         return replace(spec, tmpfs=(*spec.tmpfs, value))
     raise _refuse(text, f"the option {key}={value} is unknown or has a value that is not allowed")
