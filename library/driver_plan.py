@@ -24,6 +24,12 @@ options:
       - The C(driver) of the node's entry in the lock. Left out where the lock has no driver for the node; a node that
         has a GPU all the same is refused.
     type: dict
+  fabric_manager:
+    description:
+      - The stack's C(fabric_manager) in the lock, empty where the node needs none. Its packages come with the driver's,
+        in the driver's version; one that the node has and the lock does not is removed.
+      - Refused where lock and node disagree about NVSwitch.
+    type: dict
   repository:
     description: The repository to take the driver from, where it is not the lock's; as in M(vendor_repository).
     type: dict
@@ -102,18 +108,22 @@ plan:
 """
 
 import platform
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible.module_utils.rackwright import fabric
 from ansible.module_utils.rackwright.driver_plan import request_from_lock
 from ansible.module_utils.rackwright.driver_probe import make_plan, side_for
 from ansible.module_utils.rackwright.errors import RackwrightError
 from ansible.module_utils.rackwright.host import inspect_host
+from ansible.module_utils.rackwright.packages import Installed
 from ansible.module_utils.rackwright.packages_apt import module_runner
 
 ARGUMENT_SPEC = {
     "gpu": {"type": "dict", "required": True},
     "driver": {"type": "dict"},
+    "fabric_manager": {"type": "dict"},
     "repository": {"type": "dict", "default": {}},
     "extra_packages": {"type": "list", "elements": "str", "default": []},
     "kernel_module": {"type": "str", "choices": ["auto", "build", "none"], "default": "auto"},
@@ -123,15 +133,32 @@ ARGUMENT_SPEC = {
 }
 
 
+def drop_leftovers(
+    plan: dict[str, Any], statuses: dict[str, Installed], manager: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the plan without the fabric managers that the lock does not have: they go with the same transaction."""
+    gone = fabric.leftovers(statuses, manager) if plan["action"] == "install" else []
+    if not gone:
+        return plan
+    new = [name for name in gone if name not in plan["remove"]]
+    return {
+        **plan,
+        "packages": [one for one in plan["packages"] if one.partition("=")[0] not in gone],
+        "holds": [one for one in plan["holds"] if one not in gone],
+        "remove": plan["remove"] + new,
+        "pending": plan["pending"] + [f"remove {name} {statuses[name].version}" for name in new],
+    }
+
+
 def main() -> None:
     """Answer one call."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = module.params
-    request = request_from_lock(
-        options["driver"], options["repository"], options["extra_packages"], options["kernel_module"]
-    )
+    driver, manager = fabric.with_services(options["driver"], options["fabric_manager"]), options["fabric_manager"]
+    request = request_from_lock(driver, options["repository"], options["extra_packages"], options["kernel_module"])
     host = inspect_host()
     try:
+        fabric.refuse_mismatch(options["gpu"], driver, manager, platform.node())
         side = side_for(module_runner(module), platform.node(), options["lock_timeout"], host)
         plan = make_plan(
             side,
@@ -141,6 +168,7 @@ def main() -> None:
             require_gpu=options["require_gpu"],
             replace_busy=options["replace_busy"],
         )
+        plan = drop_leftovers(plan, side.statuses(), manager)
     except RackwrightError as error:
         module.fail_json(**error.to_result())
     module.exit_json(changed=False, plan=plan)

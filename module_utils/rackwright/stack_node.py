@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import catalogue
+from . import catalogue, fabric
 from .errors import InvalidInputError
 from .torch_build import version_key
 
@@ -137,7 +137,6 @@ def node_from_facts(
     platform = node["platform"]
     version = platform["version"] if platform["id"] == "ubuntu" else platform["major"]
     driver = gpu.get("driver") or {}
-    switches = (gpu.get("topology") or {}).get("nvswitch_count")
     pythons = sorted((node.get("pythons") or {}).items(), key=lambda item: version_key(item[0]))
     return StackNode(
         name=name,
@@ -148,7 +147,7 @@ def node_from_facts(
         glibc=node.get("glibc"),
         kernel=(node.get("kernel") or {}).get("running"),
         secure_boot=node.get("secure_boot"),
-        nvswitch=None if switches is None else switches > 0,
+        nvswitch=fabric.nvswitch(gpu)[0],
         container=bool(node.get("container")),
         wsl=bool(node.get("wsl")) or gpu.get("situation") == "wsl2",
         simulated=bool(gpu.get("simulated")),
