@@ -99,6 +99,8 @@ def _section(stream: BinaryIO) -> tuple[Fields | None, str | None]:
         raise ValueError("it is no 64-bit ELF file")
     stream.seek(offset)
     sections = list(_SECTION.iter_unpack(stream.read(size * count)))
+    if len(sections) < count:
+        raise ValueError("it ends too early")
     names = _content(stream, sections[names_at])
     for section in sections:
         if names[section[0] :].startswith(b".modinfo\0"):

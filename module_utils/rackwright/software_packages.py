@@ -129,6 +129,7 @@ def _dpkg_package(name: str, fields: dict[str, str]) -> Package | None:
 
 
 def _native(text: str) -> str:
+    text = f"\n{text}"
     start = text.find("\nPackage: dpkg\n")
     match = re.compile(r"^Architecture: *(\S+)", re.MULTILINE).search(text, start) if start >= 0 else None
     return match[1] if match else ""
