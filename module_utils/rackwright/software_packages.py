@@ -30,7 +30,7 @@ _FABRIC_MANAGER = re.compile(r"nvidia-fabric-?manager(?:-\d+)?")
 
 @dataclass(frozen=True)
 class Package:
-    """One installed package; dpkg's state follows the version where it is not in order (``535.309.01-1 (half-configured)``)."""
+    """One installed package; a version that is not in order has its state behind it: ``535.309.01-1 (unpacked)``."""
 
     name: str
     version: str
