@@ -14,7 +14,7 @@ from .compat_gpu import last_branch_for
 from .compat_platform import find_platform, platform_row, supported_platforms
 from .compat_rules import Case, Refusal, ended, find, rank
 from .compat_stack import solve_case
-from .compat_toolkit import toolkit_lines
+from .compat_toolkit import wished_toolkits
 from .torch_build import version_key
 
 MOST = 5
@@ -82,7 +82,7 @@ def _values(case: Case) -> Iterator[tuple[str, list[str]]]:
     yield "stack_python", _pythons(case)
     if intent.cuda_toolkit != "none":
         lines = list(dict.fromkeys(row["toolkit"] for row in case.tables.cuda["releases"]))
-        wished = toolkit_lines(intent.cuda_toolkit)
+        wished = wished_toolkits(intent.cuda_toolkit)
         # of several, each alone; of one, its neighbours
         near = wished if len(wished) > 1 else _neighbours(lines, wished[0])
         yield "stack_cuda_toolkit", [*near, "none"]

@@ -295,9 +295,9 @@ def _toolkit(
     said = stack["toolkit"]
     if said is None:
         return
-    lines = [row["cuda"] for row in said["releases"]]
-    releases = [release for release in (toolkit_release(tables, line) for line in lines) if release]
-    unknown = sorted(set(lines) - {release["toolkit"] for release in releases})
+    versions = [row["version"] for row in said["releases"]]
+    releases = [release for release in (toolkit_release(tables, version) for version in versions) if release]
+    unknown = sorted(set(versions) - {release["release"] for release in releases})
     if unknown:
         yield f"CUDA toolkit {', '.join(unknown)} is not in the table"
         return

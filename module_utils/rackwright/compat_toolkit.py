@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA toolkits of a stack: which releases, where they come from, what may compile for them. Pure."""
+"""CUDA toolkits of a stack: which releases, where they come from, what they compile for. Pure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .torch_build import version_key
 _CUDNN, _NCCL = "cudnn", "nccl"
 
 
-def toolkit_lines(wish: str) -> list[str]:
-    """Return the wished toolkit lines (``12.8``), the one that ``/usr/local/cuda`` names first; [] for ``none``."""
+def wished_toolkits(wish: str) -> list[str]:
+    """Return the wished toolkits, lines (``12.8``) or releases (``12.8.1``), the chosen one first; [] for ``none``."""
     return [] if wish == "none" else list(dict.fromkeys(wish.split(",")))
 
 
-def toolkit_release(tables: TablesLike, line: str) -> dict[str, Any] | None:
-    """Return the newest release of a toolkit line (``12.8``)."""
-    rows = [row for row in tables.cuda["releases"] if row["toolkit"] == line]
+def toolkit_release(tables: TablesLike, wish: str) -> dict[str, Any] | None:
+    """Return the release itself (``12.8.1``), or the newest one of a line (``12.8``)."""
+    rows = [row for row in tables.cuda["releases"] if wish in (row["toolkit"], row["release"])]
     return max(rows, key=lambda row: version_key(row["release"]), default=None)
 
 
@@ -32,9 +32,9 @@ def toolkit_platform(tables: TablesLike, node: StackNode, platform: Platform) ->
 
 
 def choose_toolkits(case: Case, platform: Platform, runtime: Runtime) -> list[dict[str, Any]]:
-    """Return the newest release of every wished toolkit line, [] when none is wished, or refuse."""
-    lines = toolkit_lines(case.intent.cuda_toolkit)
-    if not lines:
+    """Return the release of every wished toolkit, [] when none is wished, or refuse."""
+    wishes = wished_toolkits(case.intent.cuda_toolkit)
+    if not wishes:
         case.decide("toolkit", None, "not asked for: the framework's wheels bring their own CUDA libraries")
         return []
     node = case.node
@@ -42,28 +42,39 @@ def choose_toolkits(case: Case, platform: Platform, runtime: Runtime) -> list[di
         raise Refusal("platform", f"NVIDIA's repository for WSL2 is made for Ubuntu, not for {node.os_name}")
     if toolkit_platform(case.tables, node, platform).repository_arch is None:
         raise Refusal("platform", f"NVIDIA is not known to have a repository for {node.os_name} on {node.arch}")
-    return [_release(case, line, runtime) for line in lines]
+    found = [_release(case, wish, runtime) for wish in wishes]
+    lines = [release["toolkit"] for release in found]
+    twice = sorted({line for line in lines if lines.count(line) > 1})
+    if twice:
+        raise Refusal("intent", f"two releases of CUDA toolkit {', '.join(twice)} cannot be side by side")
+    for release in found:
+        _tell(case, release, runtime, "toolkit.cuda" if release is found[0] else f"toolkit.{release['toolkit']}")
+    return found
 
 
-def _release(case: Case, line: str, runtime: Runtime) -> dict[str, Any]:
+def _release(case: Case, wish: str, runtime: Runtime) -> dict[str, Any]:
     tables = case.tables
-    release = toolkit_release(tables, line)
+    release = toolkit_release(tables, wish)
     if release is None:
         newest = tables.cuda["releases"][-1]["toolkit"]
-        raise Refusal("intent", f"CUDA toolkit {line} is not in the table, whose newest is {newest}")
+        raise Refusal("intent", f"CUDA toolkit {wish} is not in the table, whose newest is {newest}")
     problems = toolkit_problems(tables, release, runtime)
     if problems:
         texts = "; ".join(dict.fromkeys(text for _gate, text in problems))
         raise Refusal(problems[0][0], texts, ["Another stack_cuda_toolkit, or none: wheels bring their own libraries"])
-    rule = f"asked for by name; compilers up to gcc {release.get('gcc_max')}"
+    return release
+
+
+def _tell(case: Case, release: dict[str, Any], runtime: Runtime, item: str) -> None:
+    line = release["toolkit"]
+    rule = f"release {release['release']}, asked for by name; compilers up to gcc {release.get('gcc_max')}"
     if runtime.native and version_key(runtime.native) < version_key(line):
         rule += (
             f"; the driver knows CUDA {runtime.native} in full, so compile for the GPUs themselves (SASS): PTX of "
             f"{line} is not compiled on it"
         )
-    item = "toolkit.cuda" if line == toolkit_lines(case.intent.cuda_toolkit)[0] else f"toolkit.{line}"
-    case.decide(item, line, rule, f"cuda/releases/{release['release']}", sources_of(tables.cuda, release))
-    return release
+    sources = sources_of(case.tables.cuda, release)
+    case.decide(item, line, rule, f"cuda/releases/{release['release']}", sources)
 
 
 def toolkit_part(platform: Platform, releases: list[dict[str, Any]]) -> dict[str, Any] | None:

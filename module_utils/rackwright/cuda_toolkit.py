@@ -83,7 +83,7 @@ def _resolve(item: Wanted, versions: Sequence[str], have: Installed | None, node
         f"choose the version of {item.name}",
         node,
         f"the lock says {exact} and the node's sources have {shown}",
-        "Make a repository with that version reachable (stack_repository_url), or plan again",
+        "Make a repository with that version reachable (stack_repository_url), or plan another version",
         expected=exact,
         found=list(versions),
     )

@@ -20,7 +20,7 @@ _CHOICES: dict[str, tuple[tuple[str, ...], str | None]] = {
     "framework_version": (("newest",), _VERSION),
     "serving": (("none", "vllm"), None),
     "serving_version": (("newest",), _VERSION),
-    "cuda_toolkit": (("none",), r"\d{2}\.\d(?:,\d{2}\.\d)*"),
+    "cuda_toolkit": (("none",), r"\d{2}\.\d(?:\.\d+)?(?:,\d{2}\.\d(?:\.\d+)?)*"),
     "driver_branch": (("auto",), _BRANCH),
     "driver_version": (("auto",), r"\d{3}(?:\.\d+){1,2}"),
     "driver_source": (("auto", "nvidia", "distribution"), None),

@@ -43,6 +43,7 @@ def test_without_variables_the_intent_is_the_defaults() -> None:
         ("stack_cuda_toolkit", 12.8, "cuda_toolkit", "12.8"),
         ("stack_cuda_toolkit", "13.0", "cuda_toolkit", "13.0"),
         ("stack_cuda_toolkit", ["12.8", 13.0], "cuda_toolkit", "12.8,13.0"),
+        ("stack_cuda_toolkit", "13.0.2", "cuda_toolkit", "13.0.2"),
         ("stack_cuda_toolkit", "12.8, 13.0", "cuda_toolkit", "12.8,13.0"),
         ("stack_python", "3.12", "python", "3.12"),
         ("stack_policy", "lts", "policy", "lts"),
