@@ -1,25 +1,28 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Bring the packages of a Debian-family node to a wanted set."""
+"""Bring the packages of a node to a wanted set, with apt or with dnf."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: package_set
-short_description: Repair, refresh, upgrade, install and hold Debian packages in one call
+short_description: Repair, refresh, upgrade, install and hold packages in one call, with apt or with dnf
 description:
-  - Waits for the locks of apt and dpkg, repairs what an interrupted run left half done, refreshes the package lists
-    when needed,
-    upgrades, installs exact versions and sets holds, in this order and each only where something is to be done.
+  - Uses dnf on the Red Hat family and apt elsewhere.
+  - Waits for the locks of the package manager, repairs what an interrupted run left half done, refreshes the package
+    lists when needed, upgrades, installs exact versions and sets holds, in this order and each only where something is
+    to be done.
   - M(ansible.builtin.apt) stops at an interrupted database, knows no security-only upgrade and no holds, and answers
     a dead mirror or a
     full disk with apt's raw output. This module needs only apt-get, dpkg and Python 3.9 on the node.
+  - M(ansible.builtin.dnf) needs dnf's bindings in the interpreter that runs it, which on EL 8 is too old for modules.
+    This module calls the programs dnf and rpm, so any Python from 3.9 on will do.
   - A repair is made only when dpkg's database (what C(dpkg --audit) reads) has half-done packages. Configuration
     files that a person changed are kept.
 options:
   packages:
-    description: Packages that have to be installed, as C(name) or C(name=version). Recommended packages are not
-      pulled in.
+    description: Packages that have to be installed, as C(name) or C(name=version); with dnf the version is
+      C([epoch:]version-release). Recommended packages are not pulled in.
     type: list
     elements: str
     default: []
@@ -49,7 +52,8 @@ options:
     type: int
     default: 86400
   hold:
-    description: Shell patterns of installed packages to hold.
+    description: Shell patterns of installed packages to hold. With dnf they are locked by its versionlock plugin,
+      which is installed where it is missing, and a pattern may also name versions (C(*nvidia*580*)).
     type: list
     elements: str
     default: []
@@ -63,6 +67,19 @@ options:
     type: list
     elements: str
     default: []
+  streams:
+    description: Module streams of dnf (C(module:stream)) to enable before packages are installed. A stream of the same
+      module that is enabled is left. Where the installation then fails, the earlier stream comes back.
+    type: list
+    elements: str
+    default: []
+  enable:
+    description: Repositories of the Red Hat family to enable before anything else. V(crb) and V(epel) stand for what
+      they are called on this node; EPEL is also installed from C(epel-release) where that is offered. One the node
+      does not know is an error.
+    type: list
+    elements: str
+    default: []
   allow_downgrade:
     description: Whether an exact version may be older than the installed one.
     type: bool
@@ -73,7 +90,8 @@ options:
     default: 300
 attributes:
   check_mode:
-    description: Simulates with apt and says what would be done. The package lists are not refreshed.
+    description: Simulates and says what would be done. The package lists are not refreshed, but dnf fetches metadata
+      it does not have.
     support: full
   diff_mode:
     description: Lists each package action.
@@ -81,7 +99,7 @@ attributes:
   platform:
     description: Target systems.
     support: full
-    platforms: debian
+    platforms: debian, redhat
 author: Rackwright contributors
 """
 
@@ -97,6 +115,13 @@ EXAMPLES = r"""
     packages: [nvidia-smi=535.309.01-0+deb12u1]
     hold_sources: [nvidia-graphics-drivers]
     allow_downgrade: true
+
+- name: Install another branch of the driver on EL 9
+  package_set:
+    packages: ["nvidia-driver-cuda=3:590.48.01-1.el9"]
+    streams: ["nvidia-driver:590-open"]
+    hold: ["*nvidia*"]
+    allow_downgrade: true
 """
 
 RETURN = r"""
@@ -107,7 +132,8 @@ actions:
   elements: str
   sample: ["install nvidia-smi 535.309.01-0+deb12u1", "hold nvidia-smi"]
 repaired:
-  description: Packages that an interrupted run had left half done; C((journal)) stands for dpkg's own database.
+  description: Packages that an interrupted run had left half done; C((journal)) and C((database)) stand for the
+    database of dpkg and rpm itself.
   returned: success
   type: list
   elements: str
@@ -122,6 +148,16 @@ on_hold:
   elements: str
 unavailable:
   description: Optional packages that no source offers.
+  returned: success
+  type: list
+  elements: str
+streams:
+  description: Module streams newly enabled.
+  returned: success
+  type: list
+  elements: str
+enabled:
+  description: Repositories newly enabled.
   returned: success
   type: list
   elements: str
@@ -147,7 +183,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible.module_utils.rackwright.errors import RackwrightError
 from ansible.module_utils.rackwright.package_set import PackageSet, Wish
-from ansible.module_utils.rackwright.packages_apt import Apt, module_runner
+from ansible.module_utils.rackwright.packages_any import package_manager
+from ansible.module_utils.rackwright.packages_base import module_runner
 
 ARGUMENT_SPEC = {
     "packages": {"type": "list", "elements": "str", "default": []},
@@ -159,6 +196,8 @@ ARGUMENT_SPEC = {
     "hold_sources": {"type": "list", "elements": "str", "default": []},
     "release": {"type": "list", "elements": "str", "default": []},
     "allow_downgrade": {"type": "bool", "default": False},
+    "streams": {"type": "list", "elements": "str", "default": []},
+    "enable": {"type": "list", "elements": "str", "default": []},
     "lock_timeout": {"type": "int", "default": 300},
 }
 
@@ -167,9 +206,10 @@ def main() -> None:
     """Answer one call."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = dict(module.params)
-    apt = Apt(module_runner(module), platform.node(), options.pop("lock_timeout"))
+    lock_timeout = options.pop("lock_timeout")
     try:
-        outcome = PackageSet(apt, Wish(**options), module.check_mode).run()
+        manager = package_manager(module_runner(module), platform.node(), lock_timeout)
+        outcome = PackageSet(manager, Wish(**options), module.check_mode).run()
     except RackwrightError as error:
         module.fail_json(**error.to_result())
     module.exit_json(**outcome.to_result())

@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, Callable
 
-from .errors import RackwrightError
+from .errors import RackwrightError, TimedOutError
 from .packages import (
     STATUS_FORMAT,
     Candidate,
@@ -23,18 +20,14 @@ from .packages import (
     parse_madison,
     parse_simulation,
     parse_status,
+    security_only,
+    split_request,
+    unsatisfied,
 )
+from .packages_base import PackageManager, Run, Transaction, module_runner
 
-Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
+__all__ = ["Apt", "Run", "module_runner"]
 
-# NEEDRESTART_MODE=l: list what should restart, restart nothing behind the back of a run
-ENVIRONMENT = {
-    "LC_ALL": "C",
-    "LANGUAGE": "C",
-    "DEBIAN_FRONTEND": "noninteractive",
-    "APT_LISTCHANGES_FRONTEND": "none",
-    "NEEDRESTART_MODE": "l",
-}
 # a conffile a person changed is kept; Error-Mode makes `update` fail where it would go on with old lists
 GET_OPTIONS = (
     "-y",
@@ -46,44 +39,26 @@ GET_OPTIONS = (
     "-o",
     "APT::Update::Error-Mode=any",
 )
-RETRY_SECONDS = 2.0
+UPGRADES = {
+    "safe": ("upgrade", "--with-new-pkgs"),
+    "security": ("upgrade", "--with-new-pkgs"),
+    "full": ("dist-upgrade",),
+}
 STAMP = "var/lib/rackwright/apt-lists.stamp"
 
 
-class Apt:
-    """The package manager of one node."""
+class Apt(PackageManager):
+    """apt and dpkg of one node."""
 
-    def __init__(
-        self,
-        run: Run,
-        node: str,
-        lock_timeout: int,
-        *,
-        options: Sequence[str] = (),
-        root: Path = Path("/"),
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._run, self.node, self.lock_timeout = run, node, lock_timeout
-        self._options, self._root, self._clock, self._sleep = list(options), root, clock, sleep
-        self.waited = 0.0
+    kind = "apt"
 
     # -- running ---------------------------------------------------------------------------------------------------
 
-    def _locked_run(self, command: Sequence[str]) -> tuple[int, str]:
-        """Run a command that takes a lock; as long as somebody else has it, wait and try again."""
-        start = self._clock()
-        while True:
-            waited = self._clock() - start
-            code, out, err = self._run(command)
-            # apt rewrites its progress lines with carriage returns
-            text = f"{out}\n{err}".replace("\r", "\n")
-            if code == 0 or not is_lock_failure(text):
-                self.waited = max(self.waited, waited)
-                return code, text
-            if waited >= self.lock_timeout:
-                raise lock_error(text, self.node, waited)
-            self._sleep(RETRY_SECONDS)
+    def _is_locked(self, text: str) -> bool:
+        return is_lock_failure(text)
+
+    def _lock_error(self, text: str, waited: float) -> TimedOutError:
+        return lock_error(text, self.node, waited)
 
     def get(self, action: str, *arguments: str) -> str:
         """Run apt-get; raise the explained error when it fails."""
@@ -103,13 +78,6 @@ class Apt:
         if code != 0:
             raise explain(f"{out}\n{err}", action, self.node, self.free_mib())
         return parse_simulation(out)
-
-    def free_mib(self) -> int | None:
-        """Return the free space on /var, None when it cannot be told."""
-        try:
-            return shutil.disk_usage(str(self._root / "var")).free >> 20
-        except OSError:
-            return None
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -132,6 +100,51 @@ class Apt:
             return []
         _code, out, _err = self._run(["apt-cache", *self._options, "madison", *wanted])
         return parse_madison(out)
+
+    def unsatisfied(self, requests: Iterable[str], statuses: dict[str, Installed]) -> list[str]:
+        """Return the requests that dpkg's database does not meet."""
+        return unsatisfied(requests, statuses)
+
+    def unknown(self, requests: list[str]) -> list[str]:
+        """Return the requests no source can meet."""
+        offered = self.candidates(split_request(request)[0] for request in requests)
+        versions = {(candidate.name, candidate.version) for candidate in offered}
+        names = {candidate.name for candidate in offered}
+        unknown = []
+        for request in requests:
+            name, version = split_request(request)
+            if (name, version) not in versions if version else name not in names:
+                unknown.append(request)
+        return unknown
+
+    def plan_upgrade(self, kind: str) -> list[Change]:
+        """Return what an upgrade would do. Security updates leave packages on hold and install nothing new."""
+        changes = self.simulate("plan the upgrade", *UPGRADES[kind])
+        if kind == "security":
+            held = self.holds()
+            changes = [change for change in security_only(changes) if change.name not in held and change.old]
+        return changes
+
+    def upgrade(self, kind: str, changes: list[Change]) -> None:
+        """Make the upgrade that was planned."""
+        command: tuple[str, ...] = UPGRADES[kind]
+        if kind == "security":
+            command = ("install", "--only-upgrade", "--no-install-recommends", *(change.name for change in changes))
+        self.get("upgrade the packages", *command)
+
+    def _command(self, transaction: Transaction) -> list[str]:
+        command = ["install", "--no-install-recommends", "--allow-change-held-packages"]
+        if transaction.downgrade:
+            command.insert(1, "--allow-downgrades")
+        return [*command, *transaction.install, *(f"{name}-" for name in transaction.remove)]
+
+    def plan(self, transaction: Transaction) -> list[Change]:
+        """Return what a transaction would do."""
+        return self.simulate(transaction.action, *self._command(transaction))
+
+    def apply(self, transaction: Transaction) -> None:
+        """Make a transaction."""
+        self.get(transaction.action, *self._command(transaction))
 
     def holds(self) -> set[str]:
         """Return the packages on hold."""
@@ -209,13 +222,3 @@ class Apt:
         if still:
             raise explain(text, f"repair {', '.join(still)}", self.node, self.free_mib())
         return names
-
-
-def module_runner(module: Any) -> Run:
-    """Return a runner on top of AnsibleModule.run_command with apt's environment."""
-
-    def run(command: Sequence[str]) -> tuple[int, str, str]:
-        code, out, err = module.run_command(list(command), environ_update=ENVIRONMENT)
-        return int(code), str(out), str(err)
-
-    return run

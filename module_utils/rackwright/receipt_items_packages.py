@@ -14,6 +14,7 @@ Run = Callable[[list[str]], "tuple[int, str, str]"]
 RPM_FORMAT = r"%{NAME}\t%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\t%{ARCH}\n"
 _FIELD = re.compile(r"^(Package|Status|Version|Architecture): *(.*?) *$", re.MULTILINE)
 _EXCLUDES = re.compile(r"^(?:excludepkgs|exclude)\s*=\s*((?:.*)(?:\n[ \t]+.*)*)", re.MULTILINE)
+_LOCKLIST = re.compile(r"^\s*locklist\s*=\s*(\S+)", re.MULTILINE)
 _TOML_NAME = re.compile(r"^\s*name\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
 
 
@@ -82,26 +83,42 @@ def read_rpm(root: Path, wanted: Sequence[str], run: Run) -> dict[str, dict[str,
     if len(answers) < len(plain):
         raise OSError(0, f"rpm gave an incomplete answer: {' '.join(err.split()) or 'nothing'}")
     found = [fields for line in answers if len(fields := line.split("\t")) == 3]
-    patterns = hold_patterns(root)
-    return {name: _rpm_package([fields for fields in found if name in forms(*fields)], patterns) for name in wanted}
+    locks, excludes = lock_patterns(root), exclude_patterns(root)
+    return {
+        name: _rpm_package([fields for fields in found if name in forms(*fields)], locks, excludes) for name in wanted
+    }
 
 
-def _rpm_package(found: list[list[str]], patterns: list[str]) -> dict[str, Any] | None:
+def _rpm_package(found: list[list[str]], locks: list[str], excludes: list[str]) -> dict[str, Any] | None:
     if not found:
         return None
-    held = all(is_held(name, version, arch, patterns) for name, version, arch in found)
+    held = all(
+        is_locked(name, version, arch, locks) or is_held(name, version, arch, excludes) for name, version, arch in found
+    )
     # one that was asked for several times (by name and by full name) is answered several times
     return {"version": ", ".join(sorted({version for _name, version, _arch in found})), "hold": held}
 
 
-def hold_patterns(root: Path) -> list[str]:
-    """Return what dnf is told to leave alone: the versionlock lists of dnf 4 and 5, and excludes in dnf.conf."""
-    listed = _text(root / "etc/dnf/plugins/versionlock.list")
+def lock_patterns(root: Path) -> list[str]:
+    """Return the entries of the versionlock lists of dnf 4 and 5; those of dnf 5 name packages alone."""
+    plugin = _text(root / "etc/dnf/plugins/versionlock.conf")
+    named = _LOCKLIST.findall(plugin) or ["/etc/dnf/plugins/versionlock.list"]
+    listed = _text(root / named[-1].lstrip("/"))
     patterns = [line.strip() for line in listed.splitlines() if line.strip() and line.strip()[0] not in "#!"]
-    patterns += _TOML_NAME.findall(_text(root / "etc/dnf/versionlock.toml"))
+    return patterns + [f"{name}-*" for name in _TOML_NAME.findall(_text(root / "etc/dnf/versionlock.toml"))]
+
+
+def exclude_patterns(root: Path) -> list[str]:
+    """Return what dnf.conf excludes from every repository."""
+    patterns: list[str] = []
     for value in _EXCLUDES.findall(_text(root / "etc/dnf/dnf.conf")):
         patterns += value.replace(",", " ").split()
     return patterns
+
+
+def hold_patterns(root: Path) -> list[str]:
+    """Return everything that dnf is told to leave alone."""
+    return lock_patterns(root) + exclude_patterns(root)
 
 
 def _text(path: Path) -> str:
@@ -118,6 +135,12 @@ def forms(name: str, version: str, arch: str) -> list[str]:
 
 
 def is_held(name: str, version: str, arch: str, patterns: Iterable[str]) -> bool:
-    """Whether one of dnf's patterns (name or name-epoch:version-release.arch, with wildcards) names this package."""
+    """Whether a pattern (name or name-epoch:version-release.arch, with wildcards) names this package."""
     known = forms(name, version, arch)
     return any(fnmatch.fnmatchcase(form, pattern) for pattern in patterns for form in known)
+
+
+def is_locked(name: str, version: str, arch: str, entries: Iterable[str]) -> bool:
+    """Whether a versionlock entry keeps this package in this version. A name alone lets every version through."""
+    known = forms(name, version, arch)[2:]
+    return any(fnmatch.fnmatchcase(form, entry) for entry in entries for form in known)

@@ -9,7 +9,7 @@ import pytest
 from support.receipt_node import dpkg, put, stanza
 
 from ansible.module_utils.rackwright.receipt_items import Node, collect
-from ansible.module_utils.rackwright.receipt_items_packages import is_held, read_dpkg, read_rpm
+from ansible.module_utils.rackwright.receipt_items_packages import is_locked, is_held, read_dpkg, read_rpm
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,22 @@ def test_an_rpm_that_says_too_little_is_no_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "held"),
-    [("cmake", True), ("cmake-*", True), ("cmake.x86_64", True), ("cmake-0:1-1.x86_64", True), ("cmake-1-2", False),
-     ("cma", False), ("*", True)],
+    ("pattern", "matched", "locked"),
+    [("cmake", True, False), ("cmake-*", True, True), ("cmake.x86_64", True, False), ("cmake-0:1-1.x86_64", True, True),
+     ("cmake-0:1-1.*", True, True), ("cmake-1-2", False, False), ("cma", False, False), ("*", True, True),
+     ("*make*1*", True, True)],
 )  # fmt: skip
-def test_patterns_of_dnf(pattern: str, held: bool) -> None:
-    assert is_held("cmake", "1-1", "x86_64", [pattern]) is held
+def test_patterns_of_dnf(pattern: str, matched: bool, locked: bool) -> None:
+    """A versionlock entry that is a name alone lets every version through, as dnf 4 shows."""
+    assert is_held("cmake", "1-1", "x86_64", [pattern]) is matched
+    assert is_locked("cmake", "1-1", "x86_64", [pattern]) is locked
+
+
+def test_the_list_of_locks_is_where_the_plugin_looks_for_it(tmp_path: Path) -> None:
+    put(tmp_path, "etc/dnf/plugins/versionlock.conf", "[main]\nenabled = 1\nlocklist = /etc/locks\n")
+    put(tmp_path, "etc/dnf/plugins/versionlock.list", "")
+    put(tmp_path, "etc/locks", "cmake-0:1-1.*\n")
+
+    found = read_rpm(tmp_path, ["cmake"], lambda _command: (0, "cmake\t1-1\tx86_64\n", ""))
+
+    assert found == {"cmake": {"version": "1-1", "hold": True}}
