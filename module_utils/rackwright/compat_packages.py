@@ -14,6 +14,8 @@ from .compat_rules import at_least, find
 
 #: from this branch on the fabric manager's package has no branch in its name
 FABRIC_MANAGER_RENAMED = "580"
+#: from this branch on the persistence daemon was seen as a package of its own on Ubuntu
+PERSISTENCED_FROM = 570
 _HGX = re.compile(r"-sxm\d?(-|$)")
 _FOURTH_GENERATION = ("b200", "b300")
 _RACK = ("gb200", "gb300")
@@ -35,13 +37,9 @@ def driver_names(platform: Platform, source: str, branch: str, flavour: str) -> 
     names = platform.nvidia or {}
     key = platform.row.get("driver_packages")
     if key == "nvidia_repo_ubuntu":
-        if int(branch) >= PINNING_FROM:
-            only = names["compute_only"]
-            unsuffixed = only["open"] if flavour == "open" else [names["from_590"]["proprietary"]]
-            return [*unsuffixed, *(only["extras"] if flavour == "open" else [])]
-        suffixed = names["upto_580"]
-        wanted = ["open", "libs", "dkms_open"] if flavour == "open" else ["proprietary", "libs"]
-        return [suffixed[part].format(branch=branch) for part in wanted]
+        only = names["compute_only"]["from_590" if int(branch) >= PINNING_FROM else "upto_580"]
+        extras = only["extras_before_570"] if int(branch) < PERSISTENCED_FROM else only["extras"]
+        return [name.format(branch=branch) for name in [*only[flavour], *extras]]
     if key == "nvidia_repo_debian":
         return [*names["compute_only"][flavour], *names["compute_only"]["extras"]]
     if key == "rhel8_9":
@@ -53,11 +51,8 @@ def _archive_names(platform: Platform, branch: str, flavour: str) -> list[str]:
     own = platform.row.get("distribution_driver")
     if own:
         return [*own["userland"], *own["modules"][flavour]]
-    wanted = (
-        ["nvidia-headless-{branch}-server-open", "linux-modules-nvidia-{branch}-server-open-generic"]
-        if flavour == "open"
-        else ["nvidia-driver-{branch}-server"]
-    )
+    series = "{branch}-server-open" if flavour == "open" else "{branch}-server"
+    wanted = [f"nvidia-headless-no-dkms-{series}", f"linux-modules-nvidia-{series}-generic"]
     known = (platform.archive or {})["patterns"]
     return [name.format(branch=branch) for name in [*wanted, "nvidia-utils-{branch}-server"] if name in known]
 
