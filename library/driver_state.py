@@ -8,11 +8,10 @@ DOCUMENTATION = r"""
 module: driver_state
 short_description: Compare the installed, built and loaded NVIDIA driver with its plan
 description:
-  - Says whether the node has what the plan names, whether DKMS has the module for each kernel, whether the loaded
-    module is the
-    installed one, and whether a reboot would help. It helps when the packages came after the last boot; a module that
-    is
-    not loaded after a boot is a failure, so no node is rebooted again and again.
+  - Says whether the node has what the plan names, whether every kernel has the module of that version (DKMS says
+    C(installed), modprobe would load it, the right key signed it), whether the loaded module is the installed one, and
+    whether a reboot would help. It helps when the packages came after the last boot; a module that is not loaded after
+    a boot is a failure with its cause, so no node is rebooted again and again.
   - Changes nothing. Fails when the state is C(failed), outside check mode.
 options:
   plan:
@@ -28,10 +27,18 @@ options:
     type: str
     required: true
   sources:
-    description: Names of the source packages that have the driver's version.
+    description: Patterns of the source packages that have the driver's version; none where names tell them.
     type: list
     elements: str
     required: true
+  signer:
+    description: Common name of the key that has to sign every module, empty where none has to.
+    type: str
+    default: ""
+  minimum:
+    description: Least driver version that the stack needs. Under WSL2 the driver of Windows is compared with it.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Can run in check mode; where the plan has pending changes the state is C(would_install).
@@ -42,7 +49,7 @@ attributes:
   platform:
     description: Target systems.
     support: full
-    platforms: debian
+    platforms: debian, rhel
 author: Rackwright contributors
 """
 
@@ -64,61 +71,77 @@ state:
       C(reason), C(next_step),
       C(reboot) (required, reason), C(version), C(loaded), C(situation), C(simulated), C(packages), C(held),
       C(modules) (DKMS state for each kernel),
-      C(module_note).
+      C(module_note), C(boots) (the kernel that boots next), C(initramfs) (C(stale): kernels whose initramfs is older
+      than the module or the blacklist of nouveau; C(command) that rebuilds, null where none is).
   returned: success
   type: dict
   sample: {status: ready, version: 535.309.01, loaded: 535.309.01, situation: ready}
 """
 
 import platform
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible.module_utils.rackwright.driver_probe import installed_at, source_packages
-from ansible.module_utils.rackwright.driver_state import foresee, judge, module_states, parse_dkms, skewed
+from ansible.module_utils.rackwright.driver_evidence import Looker, stale_initramfs
+from ansible.module_utils.rackwright.driver_names import members
+from ansible.module_utils.rackwright.driver_probe import installed_at
+from ansible.module_utils.rackwright.driver_state import Evidence, foresee, judge, skewed
 from ansible.module_utils.rackwright.errors import ProbeError, RackwrightError
 from ansible.module_utils.rackwright.host import inspect_host
-from ansible.module_utils.rackwright.packages_apt import Apt, module_runner
+from ansible.module_utils.rackwright.packages_any import package_manager
+from ansible.module_utils.rackwright.packages_base import Run, module_runner
+
+ROOT = Path("/")
 
 ARGUMENT_SPEC = {
     "plan": {"type": "dict", "required": True},
     "gpu": {"type": "dict", "required": True},
     "anchor": {"type": "str", "required": True},
     "sources": {"type": "list", "elements": "str", "required": True},
+    "signer": {"type": "str", "default": ""},
+    "minimum": {"type": "str", "default": ""},
 }
 
 
 def collect(module: AnsibleModule) -> dict[str, object]:
     """Return the state record of this node."""
-    plan, gpu, sources = module.params["plan"], module.params["gpu"], module.params["sources"]
-    host = inspect_host()
+    plan, gpu = module.params["plan"], module.params["gpu"]
+    host = inspect_host(ROOT)
     record: dict[str, object] = {
         "version": plan.get("upstream"),
         "loaded": (gpu.get("driver") or {}).get("kernel_module_version"),
         "situation": gpu.get("situation"),
         "simulated": bool(gpu.get("simulated")),
         "module_note": plan.get("module_note"),
+        "boots": host["kernel"]["boots"],
+        "initramfs": {"stale": [], "command": host["initramfs"]["command"]},
     }
+    seen = Evidence(minimum=module.params["minimum"] or None)
     if plan["action"] == "skip":
-        return {**record, **judge(plan, gpu, host, [], {}, None)}
-    apt = Apt(module_runner(module), platform.node(), 0)
-    statuses = apt.statuses()
-    modules: dict[str, str] = {}
-    if plan["kernels"]:
-        dkms = module.get_bin_path("dkms")
-        # no module reads DKMS
-        _code, out, _err = module.run_command([dkms, "status"]) if dkms else (1, "", "")
-        modules = module_states(parse_dkms(out), plan["kernels"], plan["upstream"])
-    packages = source_packages(statuses, sources)
-    record.update(packages=packages, held=sorted(apt.holds() & set(packages)), modules=modules)
+        return {**record, **judge(plan, gpu, host, seen)}
+    run = module_runner(module)
+    manager = package_manager(run, platform.node(), 0)
+    packages = {name: row.version for name, row in members(manager.statuses(), module.params["sources"]).items()}
+    record.update(packages=packages, held=sorted(manager.holds() & set(packages)), modules={})
     if module.check_mode and plan["pending"]:
         return {**record, **foresee(plan, gpu)}
-    return {
-        **record,
-        **judge(
-            plan, gpu, host, skewed(statuses, sources, plan["upstream"]), modules, installed_at(module.params["anchor"])
-        ),
-    }
+    looker = Looker(run, ROOT, host, plan)
+    seen.skew = skewed(manager.statuses(), module.params["sources"], plan["upstream"])
+    looker.modules(seen, module.params["signer"])
+    seen.installed_at = looker.changed_at(installed_at(module.params["anchor"]) or rpm_installed_at(run, module))
+    looker.after_boot(seen, gpu)
+    if host["initramfs"]["command"]:
+        record["initramfs"] = {**host["initramfs"], "stale": stale_initramfs(ROOT, host["kernel"]["installed"])}
+    return {**record, "modules": seen.modules, **judge(plan, gpu, host, seen)}
+
+
+def rpm_installed_at(run: Run, module: AnsibleModule) -> float | None:
+    """Return when rpm installed the anchor package, None where there is no rpm or no such package."""
+    if module.get_bin_path("rpm") is None:
+        return None
+    code, out, _err = run(["rpm", "-q", "--queryformat", "%{INSTALLTIME}\n", module.params["anchor"]])
+    return float(out.split()[0]) if code == 0 and out.split()[:1] and out.split()[0].isdigit() else None
 
 
 def main() -> None:

@@ -148,23 +148,20 @@ def choose_version(
 
 
 def kernels_to_build(host: dict[str, Any], mode: str) -> tuple[list[str], str | None]:
-    """Return the kernels a module is expected for, and why there are none."""
+    """Return the kernels a module is expected for, and why there are none.
+
+    On a machine that is every installed kernel, with headers or without: the role brings those that lack, or refuses.
+    """
     kernel = host["kernel"]
     if mode == "none":
         return [], "nvidia_driver_kernel_module is none: the kernel module is somebody else's."
     if mode == "build":
-        if kernel["headers"]:
-            return kernel["headers"], None
-        return [], "No kernel headers are installed, so no kernel module can be built."
+        wanted = sorted({*kernel["headers"], *kernel["images"]}, key=natural_key)
+        return wanted, None if wanted else "No kernel headers are installed, so no kernel module can be built."
     if host["container"]:
         return [], kernel["note"]
-    with_headers = [name for name in kernel["installed"] if name in kernel["headers"]]
-    if with_headers:
-        return with_headers, None
-    return (
-        [],
-        "None of the installed kernels has headers, so no kernel module can be built; install linux-headers for it.",
-    )
+    installed: list[str] = kernel["installed"]
+    return installed, None if installed else "No kernel is installed, so there is nothing to build a module for."
 
 
 def pending_changes(packages: list[str], statuses: dict[str, Installed], remove: list[str] | None = None) -> list[str]:

@@ -128,19 +128,32 @@ def test_pending_changes_name_each_package() -> None:
 
 
 def host(
-    container: str | None = None, installed: tuple[str, ...] = (), headers: tuple[str, ...] = ()
+    container: str | None = None,
+    installed: tuple[str, ...] = (),
+    headers: tuple[str, ...] = (),
+    images: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    kernel = {"running": "k1", "installed": list(installed), "headers": list(headers), "note": "the host's kernel"}
+    kernel = {
+        "running": "k1",
+        "installed": list(installed),
+        "headers": list(headers),
+        "images": list(images or installed),
+        "note": "the host's kernel",
+    }
     return {"container": container, "wsl": False, "kernel": kernel}
 
 
 @pytest.mark.parametrize(
     ("node", "mode", "kernels", "note"),
     [
-        (host(installed=("k1", "k2"), headers=("k2",)), "auto", ["k2"], None),
-        (host(installed=("k1",)), "auto", [], "headers"),
+        # the role brings the headers that lack, or refuses
+        (host(installed=("k1", "k2"), headers=("k2",)), "auto", ["k1", "k2"], None),
+        (host(installed=("k1",)), "auto", ["k1"], None),
+        (host(), "auto", [], "No kernel is installed"),
         (host("podman", headers=("k2",)), "auto", [], "the host's kernel"),
         (host("podman", headers=("k2",)), "build", ["k2"], None),
+        # the image of a machine: its kernels lie there, and belong to no running system
+        (host("podman", headers=("k10",), images=("k9", "k10")), "build", ["k9", "k10"], None),
         (host(), "build", [], "No kernel headers"),
         (host(installed=("k1",), headers=("k1",)), "none", [], "none"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible.module_utils.rackwright.driver_state import foresee, judge, module_states, parse_dkms, skewed
+from ansible.module_utils.rackwright.driver_state import Evidence, foresee, judge, skewed
 from ansible.module_utils.rackwright.packages import Installed
 
 PLAN = {
@@ -26,7 +26,11 @@ def gpu(situation: str, loaded: str | None = None, simulated: bool = True, **mor
 
 
 def host(booted_at: float, container: str | None = None) -> dict[str, Any]:
-    return {"booted_at": booted_at, "container": container, "kernel": {"note": "the host's"}}
+    return {"booted_at": booted_at, "container": container, "wsl": False, "kernel": {"note": "the host's"}}
+
+
+def seen(**values: Any) -> Evidence:
+    return Evidence(**{"installed_at": INSTALLED_AT, **values})
 
 
 BEFORE, AFTER = host(900.0), host(1100.0)
@@ -51,14 +55,14 @@ BEFORE, AFTER = host(900.0), host(1100.0)
     ],
 )
 def test_verdict(facts: dict[str, Any], node: dict[str, Any], status: str, reboot: bool) -> None:
-    verdict = judge(PLAN, facts, node, [], {}, INSTALLED_AT)
+    verdict = judge(PLAN, facts, node, seen())
     assert (verdict["status"], verdict["reboot"]["required"]) == (status, reboot)
     assert status == "ready" or verdict["reason"]
 
 
 def test_failure_carries_the_cause_of_the_facts() -> None:
     facts = gpu("driver_not_loaded", cause="Key was rejected", next_step="Enrol the key")
-    verdict = judge(PLAN, facts, AFTER, [], {}, INSTALLED_AT)
+    verdict = judge(PLAN, facts, AFTER, seen())
     assert (verdict["reason"], verdict["next_step"]) == ("Key was rejected", "Enrol the key")
 
 
@@ -71,46 +75,98 @@ def test_version_skew_is_a_failure_and_no_reboot() -> None:
     }
     skew = skewed(statuses, ["nvidia-graphics-drivers"], "535.309.01")
     assert skew == ["libcuda1 535.261.03-1", "libnvidia-ml1 535.309.01-0+deb12u1 (half done)"]
-    verdict = judge(PLAN, gpu("version_mismatch", "535.261.03"), AFTER, skew, {}, INSTALLED_AT)
+    verdict = judge(PLAN, gpu("version_mismatch", "535.261.03"), AFTER, seen(skew=skew))
     assert verdict["status"] == "failed"
     assert "libcuda1 535.261.03-1" in verdict["reason"]
 
 
-DKMS = """\
-nvidia-current/535.309.01, 6.1.0-56-amd64, x86_64: installed
-nvidia-current/535.309.01, 6.1.0-50-amd64, x86_64: built
-nvidia-current/535.261.03, 6.1.0-49-amd64, x86_64: installed
-"""
+@pytest.mark.parametrize(
+    ("evidence", "words"),
+    [
+        (
+            {"modules": {"6.1.0-56-amd64": "added"}},
+            "dkms says 'added' for the module 535.309.01 on kernel 6.1.0-56",
+        ),
+        # one kernel of several is enough: the node may boot it
+        ({"modules": {"k1": "installed", "k2": "built"}}, "dkms says 'built' for the module 535.309.01 on kernel k2."),
+        (
+            {"modules": {"k1": "added"}, "build": {"k1": "nv.c:1: error: too few arguments"}},
+            "on kernel k1: nv.c:1: error: too few arguments.",
+        ),
+        ({"modules": {"k1": "installed"}, "on_disk": "Kernel k1 would load 535.261.03."}, "would load 535.261.03"),
+        ({"unsigned": "The NVIDIA module of kernel k1 is not signed, and Secure Boot is on."}, "is not signed"),
+        ({"skew": ["libcuda1 535.261.03-1"], "modules": {"k1": "added"}}, "libcuda1 535.261.03-1"),
+    ],
+)
+def test_a_kernel_without_its_module_fails_before_any_reboot(evidence: dict[str, Any], words: str) -> None:
+    verdict = judge(PLAN, gpu("driver_not_loaded"), BEFORE, seen(**evidence))
 
-
-def test_dkms_state_for_each_kernel() -> None:
-    states = module_states(parse_dkms(DKMS), ["6.1.0-56-amd64", "6.1.0-50-amd64", "6.1.0-49-amd64"], "535.309.01")
-    assert states == {"6.1.0-56-amd64": "installed", "6.1.0-50-amd64": "built", "6.1.0-49-amd64": "added"}
-    assert module_states([], ["k"], "535.309.01") == {"k": "missing"}
+    assert (verdict["status"], verdict["reboot"]["required"]) == ("failed", False)
+    assert words in verdict["reason"]
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("facts", "evidence", "reason", "step"),
     [
-        "nvidia-current/535.309.01: added",
-        "nvidia-current, 535.309.01: added",
-        "nvidia-current, 535.309.01, k, x86_64: added",
+        (
+            gpu("driver_not_loaded", cause="The module is not loaded"),
+            {"rejection": ("the kernel rejects the key (Key was rejected by service)", "Enrol the key")},
+            "The kernel rejects the key (Key was rejected by service).",
+            "Enrol the key",
+        ),
+        (
+            gpu("nouveau_in_use", cause="nouveau holds the GPUs"),
+            {"nouveau": "the initramfs /boot/initrd.img-k1 is older than the blacklist"},
+            "nouveau drives the GPUs after a boot that came after the driver: the initramfs /boot/initrd.img-k1 is"
+            " older than the blacklist.",
+            "Rebuild the initramfs",
+        ),
+        (
+            gpu("version_mismatch", "535.261.03"),
+            {"old_module": "usr/lib/modules/k1/updates/dkms/nvidia-current.ko"},
+            "The initramfs carries usr/lib/modules/k1/updates/dkms/nvidia-current.ko",
+            "Rebuild the initramfs",
+        ),
+        (gpu("nouveau_in_use", cause="nouveau holds the GPUs"), {}, "nouveau holds the GPUs", "None"),
     ],
 )
-def test_dkms_lines_old_and_new(line: str) -> None:
-    row = parse_dkms(line)[0]
-    assert (row["module"], row["version"], row["state"]) == ("nvidia-current", "535.309.01", "added")
+def test_a_boot_that_did_not_load_the_driver_is_a_failure_with_its_cause(
+    facts: dict[str, Any], evidence: dict[str, Any], reason: str, step: str
+) -> None:
+    verdict = judge(PLAN, facts, AFTER, seen(**evidence))
+
+    assert (verdict["status"], verdict["reboot"]["required"]) == ("failed", False)
+    assert reason in verdict["reason"]
+    assert step in str(verdict["next_step"])
 
 
-def test_a_module_that_is_only_added_is_a_failure() -> None:
-    verdict = judge(PLAN, gpu("ready", "535.309.01"), AFTER, [], {"6.1.0-56-amd64": "added"}, INSTALLED_AT)
-    assert verdict["status"] == "failed"
-    assert "dkms says 'added'" in verdict["reason"]
+SKIP = {"action": "skip", "reason": "This is WSL2: the driver belongs to Windows."}
+
+
+@pytest.mark.parametrize(
+    ("windows", "minimum", "status", "words"),
+    [
+        ("580.88", "580.65.06", "skipped", "belongs to Windows"),
+        ("576.52", "580.65.06", "failed", "driver of Windows is 576.52, and this stack needs 580.65.06 or newer"),
+        (None, "580.65.06", "failed", "does not tell its version: no NVML"),
+        ("472.12", None, "skipped", "belongs to Windows"),
+    ],
+)
+def test_under_wsl2_the_driver_of_windows_counts(
+    windows: str | None, minimum: str | None, status: str, words: str
+) -> None:
+    facts = gpu("wsl2", windows, cause="no NVML")
+    verdict = judge(SKIP, facts, {**BEFORE, "wsl": True}, Evidence(minimum=minimum))
+
+    assert verdict["status"] == status
+    assert words in verdict["reason"]
+    assert (status == "skipped") == (verdict["next_step"] is None)
+    assert status == "skipped" or "Update the NVIDIA driver in Windows" in verdict["next_step"]
 
 
 def test_skipped_nodes_say_why() -> None:
-    verdict = judge({"action": "skip", "reason": "WSL2"}, {}, BEFORE, [], {}, None)
-    assert (verdict["status"], verdict["reason"]) == ("skipped", "WSL2")
+    verdict = judge({"action": "skip", "reason": "no GPU"}, {}, BEFORE, Evidence())
+    assert (verdict["status"], verdict["reason"]) == ("skipped", "no GPU")
 
 
 @pytest.mark.parametrize(
