@@ -42,10 +42,11 @@ host:
     - >-
       The record (schema 1): C(hostname), C(platform) (id, version, major, codename, name, key, family, machine),
       C(container) (kind
-      or null), C(wsl), C(kernel) (running, installed, headers, note), C(initramfs) (command or null, note),
+      or null), C(wsl), C(kernel) (running, installed, images, headers, note; C(boots), the kernel that boots next, null in a container or
+      where only root may read it, with C(boots_reason)), C(initramfs) (command or null, note),
       C(time_daemons),
       C(limits) (may_raise, nofile, memlock_kib; null is unlimited), C(booted_at) (seconds since the epoch), C(reboot)
-      (required, reason).
+      (required, reason; C(blocked), why a reboot would leave the node without its NVIDIA driver, or null).
   returned: always
   type: dict
   sample:
@@ -59,6 +60,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible.module_utils.rackwright.host import inspect_host
+from ansible.module_utils.rackwright.kernel_guard import blocked_reboot
 
 ARGUMENT_SPEC = {"root": {"type": "path", "default": "/"}}
 
@@ -66,7 +68,10 @@ ARGUMENT_SPEC = {"root": {"type": "path", "default": "/"}}
 def main() -> None:
     """Answer one call."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    module.exit_json(changed=False, host=inspect_host(Path(module.params["root"])))
+    root = Path(module.params["root"])
+    host = inspect_host(root)
+    host["reboot"]["blocked"] = blocked_reboot(root, host["kernel"], host["container"])
+    module.exit_json(changed=False, host=host)
 
 
 if __name__ == "__main__":

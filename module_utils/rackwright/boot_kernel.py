@@ -6,6 +6,7 @@ A kernel module that is built for the newest kernel helps nobody whose boot load
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ GRUB_CONFIGS = ("boot/grub/grub.cfg", "boot/grub2/grub.cfg")
 GRUB_ENVIRONMENTS = ("boot/grub2/grubenv", "boot/grub/grubenv")
 BLS_FOLDERS = ("boot/loader/entries", "boot/efi/loader/entries", "efi/loader/entries")
 LINKS = ("vmlinuz", "boot/vmlinuz")
+#: where a boot loader's choice stands; some systems show it to root alone
+_PRIVATE = (*GRUB_CONFIGS, "boot/loader/entries", "boot/grub2")
 _NATURAL = re.compile(r"\d+|[^\d]+")
 _ENTRY = re.compile(r"""^(?:menuentry|submenu)\s+(?P<quote>['"])(?P<title>.*?)(?P=quote)(?P<rest>.*)\{$""")
 _ID = re.compile(r"""(?:\$\{?menuentry_id_option\}?|--id)[\s=]+['"]?(?P<id>[^'"\s{]+)""")
@@ -163,6 +166,9 @@ def kernel_that_boots(root: Path, images: list[str]) -> tuple[str | None, str]:
     """
     if not images:
         return None, "no kernel is installed"
+    for name in _PRIVATE:
+        if os.path.exists(root / name) and not os.access(root / name, os.R_OK):
+            return None, f"/{name} cannot be read as an unprivileged user"
     for rule in (_by_bls, _by_grub, _by_link):
         release, source = rule(root)
         if release in images:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible.module_utils.rackwright import boot_kernel
 from ansible.module_utils.rackwright.boot_kernel import kernel_that_boots
 from ansible.module_utils.rackwright.host import kernels_of
 
@@ -117,6 +118,14 @@ def test_the_link_of_debian_where_there_is_no_boot_menu(tmp_path: Path) -> None:
 def test_without_any_boot_loader_it_is_the_newest(tmp_path: Path) -> None:
     assert kernel_that_boots(tmp_path, [OLD, NEW]) == (NEW, "the newest one that is installed")
     assert kernel_that_boots(tmp_path, []) == (None, "no kernel is installed")
+
+
+def test_a_choice_that_only_root_may_read_is_not_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"boot/grub/grub.cfg": grub("1>1")})
+    monkeypatch.setattr(boot_kernel.os, "access", lambda path, mode: False)
+
+    release, reason = kernel_that_boots(tmp_path, [OLD, NEW])
+    assert (release, reason) == (None, "/boot/grub/grub.cfg cannot be read as an unprivileged user")
 
 
 def test_the_source_names_file_and_entry(tmp_path: Path) -> None:
