@@ -7,28 +7,40 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .apt_sources import comparable
 from .driver_names import (
     ARCHIVE_HELPERS,
     ARCHIVE_SOURCES,
     FAMILY,
     PINNING,
+    PREBUILT,
     is_driver,
     is_prebuilt,
     matches,
     members,
     upstream,
 )
-from .driver_plan import Request
+from .driver_plan import Found, Request
 from .errors import InvalidInputError
 from .host import natural_key
 from .packages import Candidate, Change, Installed
 
+NEVER_UNATTENDED = (
+    "^nvidia-",
+    "^libnvidia-",
+    "^libcuda",
+    "^libnv",
+    "^cuda-drivers",
+    "^firmware-nvidia-",
+    "^xserver-xorg-video-nvidia",
+)
+#: packages with the library that programs load: their version is the driver's
+LIBRARIES = ("libnvidia-compute*", "libnvidia-ml1", "libcuda1")
 STEM = re.compile(r"-(\d{3}(?:-server)?)(?:-|$)")
 WITHOUT_SERIES = ("nvidia-fabricmanager-*", "libnvidia-nscq-*", "nvidia-imex-*")
 PREBUILT_STEM = re.compile(r"^linux-(?:modules|objects|signatures)-nvidia-(\d+(?:-server)?)-")
 # any NVIDIA driver: 3 digits, a dot; an epoch may stand in front
 ANY_DRIVER = r"/^([0-9]+:)?[3-9][0-9][0-9]\.[0-9][0-9]/"
-CREDENTIALS = re.compile(r"^([a-z]+://)[^/@\s]+@")
 
 
 @dataclass
@@ -41,14 +53,8 @@ class Split:
 
 def offered_by(candidates: Iterable[Candidate], urls: Iterable[str], inside: bool) -> list[Candidate]:
     """Keep the candidates that come from one of the repositories (``inside``), or from none of them."""
-    wanted = tuple(_comparable(url) for url in urls)
-    return [row for row in candidates if (_comparable(row.source.split()[0]).startswith(wanted)) == inside]
-
-
-def _comparable(url: str) -> str:
-    """Write a URL as apt-cache prints it: without a password, file:/ with one slash, one slash at the end."""
-    url = CREDENTIALS.sub(r"\1", url)
-    return re.sub(r"^file:/+", "file:/", url).rstrip("/") + "/"
+    wanted = tuple(comparable(url) for url in urls)
+    return [row for row in candidates if (comparable(row.source.split()[0]).startswith(wanted)) == inside]
 
 
 def by_name(candidates: Iterable[Candidate]) -> dict[str, list[str]]:
@@ -218,6 +224,61 @@ def preferences(chosen: str, request: Request) -> str:
     first = "".join(f"Package: {name}\nPin: version *\nPin-Priority: 1001\n\n" for name in request.precedes)
     family = " ".join(FAMILY)
     return f"{head}{first}Package: {family}\n{own}Package: {family}\nPin: version {ANY_DRIVER}\nPin-Priority: -1\n"
+
+
+def unattended() -> str:
+    """Return apt's configuration that keeps unattended-upgrades away, also from a package that lost its hold."""
+    rows = "".join(f'  "{pattern}";\n' for pattern in NEVER_UNATTENDED)
+    head = "// Managed by Rackwright (role nvidia_driver); changes are overwritten.\n"
+    return f"{head}Unattended-Upgrade::Package-Blacklist {{\n{rows}}};\n"
+
+
+def installed_version(statuses: dict[str, Installed], anchor: str) -> str | None:
+    """Return the version of the installed driver, whatever its packages are called; None when there is none."""
+    if anchor in statuses:
+        return statuses[anchor].version
+    found = [package.version for name, package in driver_in(statuses).items() if matches(name, LIBRARIES)]
+    return found[0] if found else None
+
+
+def exact(row: str, offers: dict[str, list[str]], everywhere: dict[str, list[str]]) -> str:
+    """Name the version of a package that another repository offers in a newer one."""
+    own, every = offers.get(row), everywhere.get(row)
+    return f"{row}={own[0]}" if own and every and own[0] != every[0] else row
+
+
+def brought(changes: Iterable[Change]) -> list[str]:
+    """Return the driver packages that a transaction installs."""
+    return [change.name for change in changes if change.new is not None and is_driver(change.name, change.new)]
+
+
+def refuse_strange(changes: Iterable[Change], found: Found, request: Request, node: str) -> None:
+    """Refuse a transaction that brings another driver version, or removes what is no part of a driver.
+
+    A transitional package does the first: it has the old branch's name and depends on the next one.
+    """
+    rows = list(changes)
+    stray = strayed(rows, found.version, request.loose)
+    wanted = upstream(found.version)
+    if stray:
+        raise InvalidInputError(
+            "choose the driver packages",
+            node,
+            f"installing {wanted} would also bring {', '.join(stray)}, another version of the driver",
+            "Choose a stack_driver_version whose packages are complete in the repository, and plan again",
+            expected=wanted,
+            found=stray,
+        )
+    lost = [row.name for row in rows if row.new is None and not matches(row.name, (*FAMILY, *PREBUILT, "glx-*"))]
+    if lost:
+        raise InvalidInputError(
+            "choose the driver packages",
+            node,
+            f"installing {wanted} would remove {', '.join(sorted(lost))}, which is no part of a driver",
+            "Remove or update it first, or plan a driver version it can stay with",
+            expected="no removal",
+            found=sorted(lost),
+        )
 
 
 def strayed(changes: Iterable[Change], chosen: str, loose: Iterable[str]) -> list[str]:

@@ -75,7 +75,7 @@ def test_handlers_have_run_before_the_receipt(role: Path) -> None:
 def test_the_receipt_covers_every_entry_of_the_lock_that_is_used(role: Path) -> None:
     used = set(re.findall(r"__stack\.(\w+)", code_of(role)))
 
-    assert used <= set(load(role / "meta/receipt.yml")["lock"])
+    assert used <= {key.split(".")[0] for key in load(role / "meta/receipt.yml")["lock"]}
     assert "__stack[" not in code_of(role)  # an entry used this way would not be seen here
 
 
@@ -90,7 +90,8 @@ def test_no_input_decides_a_version_of_what_the_lock_decides(role: Path) -> None
 
 def test_the_wishes_are_those_that_planning_reads() -> None:
     defaults = load(GPU_STACK / "defaults/main.yml")
-    own = {"stack_lock_file", "stack_extra_tables", "node_description"}
+    repository = {"stack_repository_url", "stack_repository_key", "stack_repository_key_fingerprint"}
+    own = {"stack_lock_file", "stack_extra_tables", "node_description", *repository}
 
     assert {name: value for name, value in defaults.items() if name not in own} == Intent().as_dict()
 
