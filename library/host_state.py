@@ -42,8 +42,8 @@ host:
     - >-
       The record (schema 1): C(hostname), C(platform) (id, version, major, codename, name, key, family, machine),
       C(container) (kind
-      or null), C(wsl), C(kernel) (running, installed, images, headers, note; C(boots), the kernel that boots next, null in a container or
-      where only root may read it, with C(boots_reason)), C(initramfs) (command or null, note),
+      or null), C(wsl), C(kernel) (running, installed, images, headers, note; C(boots), the kernel that boots next, null
+      in a container or where only root may read it, with C(boots_reason)), C(initramfs) (command or null, note),
       C(time_daemons),
       C(limits) (may_raise, nofile, memlock_kib; null is unlimited), C(booted_at) (seconds since the epoch), C(reboot)
       (required, reason; C(blocked), why a reboot would leave the node without its NVIDIA driver, or null).
