@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vendor's repository as the lock names it, with what a site puts in its place. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NAME = "nvidia-cuda"
+#: where the vendor's own repositories are; other entries for them are switched off
+VENDOR = "https://developer.download.nvidia.com/compute/cuda/repos/"
+#: the key that NVIDIA withdrew in April 2022
+OBSOLETE_KEYS = ("7FA2AF80",)
+
+
+def repository_options(
+    entry: Mapping[str, Any], url: str = "", has_key: bool = False, fingerprint: str = ""
+) -> dict[str, Any]:
+    """Return the options of the module ``vendor_repository``, but for the key's content.
+
+    Args:
+        entry: ``repository`` of the lock: format, url, key_url, key_fingerprint, and key_id for rpm.
+        url: a mirror or bundle instead; ``{distro}`` and ``{arch}`` become those of the lock's url.
+        has_key: whether the site has a key of its own: the vendor's fingerprint does not apply to it.
+        fingerprint: of that key, or of the vendor's where the lock has none.
+    """
+    base = str(entry["url"]).rstrip("/")
+    distro, arch = base.split("/")[-2:]
+    mirror = url.replace("{distro}", distro).replace("{arch}", arch).rstrip("/")
+    key_url = str(entry.get("key_url") or "")
+    if mirror:
+        # a mirror has the key beside its packages, under the vendor's name
+        key_url = f"{mirror}/{key_url.rpartition('/')[2]}"
+    own = has_key or bool(fingerprint)
+    return {
+        "name": NAME,
+        "format": entry["format"],
+        "url": f"{mirror or base}/",
+        "key_url": "" if has_key else key_url,
+        "fingerprint": fingerprint or ("" if has_key else str(entry.get("key_fingerprint") or "")),
+        "key_id": "" if own else str(entry.get("key_id") or ""),
+        "replaces": [VENDOR],
+        "obsolete_keys": list(OBSOLETE_KEYS),
+    }
