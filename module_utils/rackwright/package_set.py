@@ -107,8 +107,24 @@ class PackageSet:
             statuses = self.manager.statuses()
             self.outcome.repaired = self.manager.interrupted(statuses)
             return statuses
-        self.outcome.repaired = self.manager.repair()
+        try:
+            self.outcome.repaired = self.manager.repair()
+        except RackwrightError:
+            statuses = self.manager.statuses()
+            if not self._replaces(self.manager.interrupted(statuses), statuses):
+                raise
         return self.manager.statuses()
+
+    def _replaces(self, broken: list[str], statuses: dict[str, Installed]) -> bool:
+        """Whether this transaction brings every broken package to another version, or removes it.
+
+        A kernel module that does not compile cannot be configured: the way out of that is just such a transaction.
+        """
+        wanted = dict(request.partition("=")[::2] for request in self.wish.packages)
+        unwanted = {
+            name for name in broken if name in statuses and wanted.get(name) in (None, "", statuses[name].version)
+        }
+        return bool(broken) and unwanted <= set(self.wish.remove)
 
     def _enable(self) -> None:
         """Enable repositories the node knows, and install the packages that bring the others."""

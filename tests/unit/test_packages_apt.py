@@ -221,6 +221,34 @@ def test_what_cannot_be_repaired_is_an_error(root: Path) -> None:
         Apt(_stubborn(node), "gpu-a", 0, root=root).repair()
 
 
+DOES_NOT_BUILD = "Error! Bad return status for module build on kernel: k (x86_64)\ndpkg: error processing package mod\n"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "actions"),
+    [
+        (wish(packages=["mod=580"], allow_downgrade=True), ["install mod 580"]),
+        (wish(packages=["other"], remove=["mod"]), ["install other 1", "install mod- 1"]),
+    ],
+)
+def test_a_module_that_cannot_be_configured_is_replaced(root: Path, wanted: Wish, actions: list[str]) -> None:
+    node = Node()
+    node.installed["mod"] = ("570", "iF ", "mod")
+    node.offered |= {"mod": ["570", "580"], "other": ["1"]}
+    node.fail = {"dpkg": [DOES_NOT_BUILD], "apt-get install": [DOES_NOT_BUILD]}
+    assert run(node, root, wanted)["actions"] == actions
+
+
+@pytest.mark.parametrize("wanted", [wish(packages=["mod=570"]), wish(packages=["mod"]), wish(packages=["other"])])
+def test_a_module_that_cannot_be_configured_and_stays_is_an_error(root: Path, wanted: Wish) -> None:
+    node = Node()
+    node.installed["mod"] = ("570", "iF ", "mod")
+    node.offered |= {"mod": ["570", "580"], "other": ["1"]}
+    node.fail = {"dpkg": [DOES_NOT_BUILD], "apt-get install": [DOES_NOT_BUILD]}
+    with pytest.raises(RackwrightError, match="does not build for kernel k"):
+        run(node, root, wanted)
+
+
 def _stubborn(node: Node) -> Any:
     """Answer like a node on which no command changes a package."""
 
