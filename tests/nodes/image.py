@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 import time
 from collections.abc import Collection
@@ -87,7 +88,9 @@ def _digest(*parts: bytes) -> str:
 def simnvml_sources(folder: Path = SIMNVML) -> dict[str, bytes]:
     """What of the simulated NVML is compiled and installed in a node; the profiles stay on the host."""
     wanted = [folder / "Makefile", *folder.glob("*.txt"), *folder.glob("src/**/*"), *folder.glob("node/**/*")]
-    wanted += [folder / "simnvml" / name for name in ("__init__.py", "errors.py", "keys.py")]
+    makefile = (folder / "Makefile").read_text(encoding="utf-8")
+    names = re.search(r"^NODE_MODULES := (.*)$", makefile, re.MULTILINE)
+    wanted += [folder / "simnvml" / name for name in (names[1].split() if names else [])]
     return {
         f"src/tests/simnvml/{path.relative_to(folder)}": path.read_bytes()
         for path in sorted(wanted)

@@ -9,6 +9,10 @@
     simnvmlctl gpu-reset 3                  what a GPU reset does: pending modes take effect, volatile errors go
     simnvmlctl boot                         what a boot does; the boot unit calls it
     simnvmlctl sync                         after package changes; the package hook calls it
+    simnvmlctl set --at-boot KEY VALUE      at the next boot only (--every-boot: at each; --driver V: with V only)
+    simnvmlctl busy 0 --name train          a real process that holds GPU 0 until it is killed
+    simnvmlctl secure-boot on               firmware with Secure Boot; mok-console answers a request for a key
+    simnvmlctl modprobe | rmmod NAME...     load and unload without a boot
 
 Needs nothing but Python's standard library. SIMNVML_ROOT puts another directory in front of every path.
 """
@@ -16,268 +20,36 @@ Needs nothing but Python's standard library. SIMNVML_ROOT puts another directory
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package lies beside, installed or not
+from simnvml import machine, plants, sysroot  # type: ignore[attr-defined]
 from simnvml.errors import ProfileError  # type: ignore[import-not-found]
 from simnvml.keys import check  # type: ignore[import-not-found]
-
-ROOT = Path(os.environ.get("SIMNVML_ROOT", "/"))
-CONF = ROOT / "etc/simnvml/node.conf"
-MODE = ROOT / "etc/simnvml/mode"
-RUN = ROOT / "run/simnvml"
-VAR = ROOT / "var/lib/simnvml"
-SYSROOT = RUN / "root"
-LOADER = ROOT / "etc/ld.so.conf.d/00-simnvml.conf"
-LIBRARY_FOLDER = "/opt/simnvml/lib"
-VERSION = r"\d+\.\d+(?:\.\d+)*"
-FROM_PACKAGES = {"driver_version", "lib_version", "nvml_version", "cuda_version", "generation"}
-PENDING_MODES = (("ecc.pending", "ecc.current"), ("mig.pending", "mig.current"))
-MODULES = (
-    ("nvidia_uvm", ""),
-    ("nvidia_drm", ""),
-    ("nvidia_modeset", "nvidia_drm,"),
-    ("nvidia", "nvidia_uvm,nvidia_modeset,"),
+from simnvml.machine import (  # type: ignore[import-not-found]
+    PLANTS,
+    ROOT,
+    RUN,
+    SYSROOT,
+    VAR,
+    apply_pending,
+    change,
+    gpu_count,
+    gpu_value,
+    in_force,
+    mode,
+    write_atomically,
+    write_or_remove,
 )
+from simnvml.secure import Firmware  # type: ignore[import-not-found]
 
-
-# ---- scenario and overlays ----
-
-
-def parse(path: Path) -> dict[str, str]:
-    """Keys and values of one file, as the library reads them."""
-    values: dict[str, str] = {}
-    if not path.is_file():
-        return values
-    for line in path.read_text(encoding="utf-8").splitlines():
-        line = line.split(" #", 1)[0].strip()
-        if line and not line.startswith("#") and "=" in line:
-            key, value = line.split("=", 1)
-            values[key.strip()] = value.strip()
-    return values
-
-
-def in_force() -> dict[str, str]:
-    """Scenario and overlays together, the later file winning; '-' takes a key away."""
-    values: dict[str, str] = {}
-    for path in (CONF, VAR / "state.conf", RUN / "state.conf"):
-        values.update(parse(path))
-    return {key: value for key, value in values.items() if value != "-"}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.new{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.chmod(0o644)
-    os.replace(fresh, path)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The lock that the library's setters take too."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "state.lock", "w", encoding="utf-8") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        yield
-
-
-def change(folder: Path, new: dict[str, str | None]) -> None:
-    """Set keys of one overlay; None drops a key, so that the scenario shows again."""
-    with locked(folder):
-        values = parse(folder / "state.conf")
-        for key, value in new.items():
-            if value is None:
-                values.pop(key, None)
-            else:
-                values[key] = value
-        write_atomically(folder / "state.conf", "".join(f"{key} = {value}\n" for key, value in values.items()))
-
-
-def gpu_value(values: dict[str, str], index: int, key: str) -> str | None:
-    """The value of one GPU: its own, else the one of all."""
-    return values.get(f"gpu.{index}.{key}", values.get(f"gpu.{key}"))
-
-
-def gpu_count(values: dict[str, str]) -> int:
-    """How many GPUs the node has."""
-    count = values.get("count", "0")
-    return int(count) if count.isdigit() else 0
-
-
-def apply_pending(values: dict[str, str], indexes: list[int]) -> None:
-    """ECC and MIG modes that were waiting for a reset take effect; they are kept as the InfoROM keeps them."""
-    new: dict[str, str | None] = {}
-    for index in indexes:
-        for pending, current in PENDING_MODES:
-            value = gpu_value(values, index, pending)
-            if value is not None and value != gpu_value(values, index, current):
-                new[f"gpu.{index}.{current}"] = value
-        if gpu_value(values, index, "remap.pending") not in (None, "0", "N/A"):
-            new[f"gpu.{index}.remap.pending"] = "0"
-    if new:
-        change(VAR, new)
-
-
-# ---- packages, module, loader ----
-
-
-def mode() -> str:
-    """'managed': the real packages decide; 'always': the simulated driver is there from the start."""
-    word = MODE.read_text(encoding="utf-8").strip() if MODE.is_file() else "always"
-    if word not in ("managed", "always"):
-        raise SystemExit(f"Could not read {MODE}: {word!r} is no mode. Write 'managed' or 'always' into it.")
-    return word
-
-
-def newest(found: list[tuple[str, str]]) -> tuple[str, str] | None:
-    """The pair with the highest version."""
-    return max(found, key=lambda pair: [int(part) for part in pair[0].split(".")]) if found else None
-
-
-def installed_library() -> str | None:
-    """Version in the file name of the real NVML library, wherever a distribution puts it."""
-    found = []
-    for folder in ("usr/lib/*-linux-gnu", "usr/lib/*-linux-gnu/nvidia", "usr/lib/*-linux-gnu/nvidia/*", "usr/lib64"):
-        for path in ROOT.glob(f"{folder}/libnvidia-ml.so.*"):
-            match = re.fullmatch(rf"libnvidia-ml\.so\.({VERSION})", path.name)
-            if match:
-                found.append((match[1], path.name))
-    best = newest(found)
-    return best[0] if best else None
-
-
-def installed_module() -> tuple[str, str] | None:
-    """Version and flavour of the installed kernel module source."""
-    found = []
-    for path in ROOT.glob("usr/src/nvidia*"):
-        match = re.fullmatch(rf"nvidia(?P<name>[a-z-]*)-(?P<version>{VERSION})", path.name)
-        if match and path.is_dir():
-            found.append((match["version"], "open" if "open" in match["name"] else "proprietary"))
-    return newest(found)
-
-
-def loadable(values: dict[str, str]) -> tuple[str, str] | None:
-    """What a module load would bring up now; without a GPU the module does not load."""
-    if gpu_count(values) == 0:
-        return None
-    if mode() == "always":
-        version = values.get("driver_version")
-        return (version, values.get("kernel_module", "proprietary")) if version else None
-    module = installed_module()
-    if module:
-        return module
-    library = installed_library()
-    return (library, "proprietary") if library else None
-
-
-def put_library_in_front(wanted: bool) -> None:
-    """The simulated library is the first that the loader finds, or not at all."""
-    if wanted == LOADER.is_file():
-        return
-    if wanted:
-        write_atomically(LOADER, f"# simulated NVML, see docs/simulation.md\n{LIBRARY_FOLDER}\n")
-    else:
-        LOADER.unlink()
-    if "SIMNVML_ROOT" not in os.environ:
-        subprocess.run(["ldconfig"], check=True)
-
-
-def write_or_remove(path: Path, text: str | None) -> None:
-    """A file with this text, or no file."""
-    if text is not None:
-        write_atomically(path, text)
-    elif path.exists():
-        path.unlink()
-
-
-# ---- the sysroot: what /proc and /dev would say with that module loaded ----
-
-
-def version_file(version: str, flavour: str) -> str:
-    """Text of /proc/driver/nvidia/version, whose first line differs between the two flavours."""
-    machine = os.uname().machine
-    if flavour == "open":
-        first = (
-            f"NVRM version: NVIDIA UNIX Open Kernel Module for {machine}  {version}  Release Build  (simnvml@simulated)"
-        )
-    else:
-        first = f"NVRM version: NVIDIA UNIX {machine} Kernel Module  {version}"
-    return f"{first}  Thu Jan  1 00:00:00 UTC 1970\nGCC version:  gcc version 12.2.0 (simulated)\n"
-
-
-def modules_file(loaded: bool, nouveau: bool) -> str:
-    """Text of /proc/modules: the machine's own modules without GPU drivers, and the simulated ones."""
-    own = Path("/proc/modules")
-    lines = own.read_text(encoding="utf-8").splitlines(keepends=True) if own.is_file() else []
-    lines = [line for line in lines if not re.match(r"(nvidia|nouveau)", line)]
-    if loaded:
-        for name, users in MODULES:
-            lines.append(f"{name} 1048576 {users.count(',')} {users or '-'} Live 0x0000000000000000 (OE)\n")
-    elif nouveau:
-        lines.append("nouveau 2596864 0 - Live 0x0000000000000000\n")
-    return "".join(lines)
-
-
-def link(path: Path, target: str) -> None:
-    """A symbolic link, made once."""
-    if not path.is_symlink():
-        path.symlink_to(target)
-
-
-def write_sysroot(values: dict[str, str], module: tuple[str, str] | None) -> None:
-    """Files below SYSROOT; everything that is not simulated is a link to the real thing."""
-    proc, dev = SYSROOT / "proc", SYSROOT / "dev"
-    for folder in (proc / "driver/nvidia", dev):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name in ("sys", "etc", "usr", "run", "var", "lib", "boot"):
-        link(SYSROOT / name, f"/{name}")
-    for name in ("cmdline", "cpuinfo", "loadavg", "meminfo", "mounts", "self", "stat", "sys", "uptime", "version", "1"):
-        link(proc / name, f"/proc/{name}")
-    nouveau = values.get("nouveau", "0") in ("1", "on", "yes", "true")
-    write_or_remove(proc / "driver/nvidia/version", version_file(*module) if module else None)
-    write_atomically(proc / "modules", modules_file(module is not None, nouveau))
-    # what tells a simulated node from a real one before any driver is there
-    write_atomically(proc / "simulated-gpus", "The GPUs of this node are simulated (simnvml).\n")
-    nodes = {f"nvidia{index}" for index in range(gpu_count(values))} | {"nvidiactl", "nvidia-uvm"} if module else set()
-    for path in dev.glob("nvidia*"):
-        if path.name not in nodes:
-            path.unlink()
-    for name in sorted(nodes):
-        (dev / name).touch()
-
-
-# ---- commands ----
-
-
-def boot() -> None:
-    """Volatile state is gone, pending modes take effect, the installed module is loaded."""
-    RUN.mkdir(parents=True, exist_ok=True)
-    (RUN / "state.conf").unlink(missing_ok=True)
-    values = in_force()
-    apply_pending(values, list(range(gpu_count(values))))
-    module = loadable(values)
-    write_or_remove(RUN / "kmod_version", f"{module[0]}\n" if module else None)
-    write_or_remove(RUN / "kmod_flavour", f"{module[1]}\n" if module else None)
-    sync()
-
-
-def sync() -> None:
-    """Follow the installed packages; a loaded module stays what it is until the next boot."""
-    library = installed_library()
-    put_library_in_front(mode() == "always" or library is not None)
-    write_or_remove(RUN / "lib_version", f"{library}\n" if library else None)
-    loaded = (RUN / "kmod_version", RUN / "kmod_flavour")
-    module = (loaded[0].read_text().strip(), loaded[1].read_text().strip()) if loaded[0].is_file() else None
-    write_sysroot(in_force(), module)
+FROM_PACKAGES = {"driver_version", "lib_version", "nvml_version", "cuda_version", "generation"}
 
 
 def gpu_reset(indexes: list[int]) -> None:
@@ -295,26 +67,104 @@ def gpu_reset(indexes: list[int]) -> None:
     change(RUN, new)
 
 
-def inject(key: str, value: str) -> None:
-    """Set one key until the next boot; a key that nothing would read is a mistake."""
-    check({key: value}, "simnvmlctl set")
+def inject(key: str, value: str, when: str | None = None, driver: str = "*") -> None:
+    """Set one key until the next boot, or from a boot on; a key that nothing would read is a mistake."""
+    if not plants.is_node_key(key):
+        check({key: value}, "simnvmlctl set")
+    elif not plants.node_value_fits(key, value):
+        raise ProfileError(
+            f"use {key} = {value} in simnvmlctl set", "the value has another form", "See docs/simulation.md"
+        )
     if key in FROM_PACKAGES and mode() == "managed":
         raise ProfileError(
             f"set {key}", "on a managed node it follows the installed packages", "Set fail.init to make NVML fail"
         )
-    change(RUN, {key: value})
+    if when is None:
+        change(RUN, {key: value})
+        return
+    rest = [plant for plant in plants.read(PLANTS) if plant[:3] != [when, driver, key]]
+    write_atomically(PLANTS, plants.text([*rest, [when, driver, key, value]]))
+
+
+def withdraw(key: str) -> None:
+    """Drop a key and the plants that would set it again."""
+    for folder in (RUN, VAR):
+        change(folder, {key: None})
+    kept = [plant for plant in plants.read(PLANTS) if plant[2] != key]
+    write_or_remove(PLANTS, plants.text(kept) if kept else None)
+
+
+def busy(index: int, name: str, size: int) -> int:
+    """Start a process that holds a GPU: its device file open, listed by NVML, until somebody ends it."""
+    if not (SYSROOT / f"dev/nvidia{index}").exists():
+        print(f"Could not hold GPU {index}: the driver is not loaded. Boot the node first.", file=sys.stderr)
+        return 1
+    program = RUN / "busy" / name
+    program.parent.mkdir(parents=True, exist_ok=True)
+    sysroot.link(program, shutil.which("sleep") or "/bin/sleep")
+    with open(SYSROOT / f"dev/nvidia{index}", "rb") as gpu, open(SYSROOT / "dev/nvidiactl", "rb") as control:
+        handles = [gpu.fileno(), control.fileno()]
+        quiet = subprocess.DEVNULL
+        child = subprocess.Popen(
+            [str(program), "infinity"],
+            pass_fds=handles,
+            start_new_session=True,
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+        )
+    values = in_force()
+    slot = next(number for number in range(64) if f"gpu.{index}.proc.{number}" not in values)
+    change(RUN, {f"gpu.{index}.proc.{slot}": f"{child.pid} C {size}"})
+    print(child.pid, flush=True)
+    if os.fork() == 0:  # stays until the process ends, then takes it out of NVML's list
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        while Path(f"/proc/{child.pid}").is_dir() and child_runs(child.pid):
+            time.sleep(0.2)
+        change(RUN, {f"gpu.{index}.proc.{slot}": None})
+        os._exit(0)
+    return 0
+
+
+def child_runs(pid: int) -> bool:
+    """Whether a process is more than an entry that waits for its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+def secure_boot(state: str) -> None:
+    """Give the node a firmware with Secure Boot on or off, or take it away."""
+    firmware = Firmware(ROOT, VAR)
+    firmware.state = None if state == "absent" else state
+    firmware.save()
+    # the real mokutil would look for the machine's own firmware
+    stand_in = ROOT / "usr/local/bin/mokutil"
+    stand_in.unlink(missing_ok=True)
+    if firmware.state is not None:
+        stand_in.parent.mkdir(parents=True, exist_ok=True)
+        stand_in.symlink_to("/opt/simnvml/stand-ins/mokutil")
+    if firmware.state is None and (SYSROOT / "sys").is_dir() and not (SYSROOT / "sys").is_symlink():
+        shutil.rmtree(SYSROOT / "sys")
 
 
 def reset(persistent: bool) -> None:
     """Drop the overlays."""
     for folder in [RUN, VAR] if persistent else [RUN]:
-        with locked(folder):
+        with machine.locked(folder):
             write_atomically(folder / "state.conf", "")
 
 
 def show(key: str | None) -> int:
     """Print the values in force; 1 when the key has none."""
     values = in_force()
+    if key in plants.NODE_KEYS:
+        print(values.get(key, plants.NODE_KEYS[key][1]))
+        return 0
     if key is None:
         print("".join(f"{name} = {value}\n" for name, value in values.items()), end="")
         return 0
@@ -332,6 +182,11 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("set", help="set a key until the next boot")
     one.add_argument("key")
     one.add_argument("value")
+    one.add_argument(
+        "--at-boot", action="store_const", const="once", dest="when", help="at the next boot, for that boot"
+    )
+    one.add_argument("--every-boot", action="store_const", const="every", dest="when", help="at every boot from now on")
+    one.add_argument("--driver", default="*", help="only at a boot that loads this driver version")
     one = commands.add_parser("unset", help="drop a key that was set")
     one.add_argument("key")
     one = commands.add_parser("reset", help="drop all that was set")
@@ -340,6 +195,21 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("key", nargs="?")
     one = commands.add_parser("gpu-reset", help="reset GPUs")
     one.add_argument("index", nargs="*", type=int, help="all without an index")
+    one = commands.add_parser("busy", help="start a process that holds a GPU; prints its pid")
+    one.add_argument("index", type=int)
+    one.add_argument("--name", default="train")
+    one.add_argument("--bytes", type=int, default=8 << 30)
+    one = commands.add_parser("secure-boot", help="the firmware's Secure Boot")
+    one.add_argument("state", choices=("on", "off", "absent"))
+    one = commands.add_parser("mok-console", help="what a person at the console does with a request for a key")
+    one.add_argument("answer", choices=("enrol", "ignore"))
+    one = commands.add_parser("mokutil", help="the stand-in of mokutil")
+    one.add_argument("words", nargs=argparse.REMAINDER)
+    one = commands.add_parser("kmod", help="the stand-ins of modprobe and rmmod")
+    one.add_argument("words", nargs=argparse.REMAINDER)
+    for name in ("modprobe", "rmmod"):
+        one = commands.add_parser(name, help="load or unload simulated modules")
+        one.add_argument("words", nargs=argparse.REMAINDER)
     commands.add_parser("boot", help="what a boot does")
     commands.add_parser("sync", help="follow the installed packages")
     return top
@@ -348,24 +218,49 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run one command."""
     options = parser().parse_args()
-    if options.command == "show":
+    command = options.command
+    if command == "show":
         return show(options.key)
+    if command == "busy":
+        return busy(options.index, options.name, options.bytes)
+    if command in ("modprobe", "rmmod"):
+        return int(machine.kmod(command, options.words))
+    if command == "kmod":
+        return int(machine.kmod(options.words[0], options.words[1:]))
+    if command == "mokutil":
+        return mokutil(options.words)
+    act(options)
+    if command in ("set", "unset", "reset", "secure-boot"):
+        machine.sync()
+    return 0
+
+
+def act(options: argparse.Namespace) -> None:
+    """The commands that have no exit status of their own."""
     if options.command == "set":
-        inject(options.key, options.value)
+        inject(options.key, options.value, options.when, options.driver)
     elif options.command == "unset":
-        for folder in (RUN, VAR):
-            change(folder, {options.key: None})
+        withdraw(options.key)
     elif options.command == "reset":
         reset(options.persistent)
     elif options.command == "gpu-reset":
         gpu_reset(options.index or list(range(gpu_count(in_force()))))
+    elif options.command == "secure-boot":
+        secure_boot(options.state)
+    elif options.command == "mok-console":
+        Firmware(ROOT, VAR).console(options.answer)
     elif options.command == "boot":
-        boot()
+        machine.boot()
     else:
-        sync()
-    if options.command in ("set", "unset", "reset"):
-        sync()
-    return 0
+        machine.sync()
+
+
+def mokutil(words: list[str]) -> int:
+    """The stand-in of mokutil."""
+    code, said = Firmware(ROOT, VAR).mokutil([word for word in words if word != "--"])
+    if said:
+        print(said)
+    return int(code)
 
 
 if __name__ == "__main__":

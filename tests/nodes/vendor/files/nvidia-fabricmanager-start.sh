@@ -17,7 +17,8 @@ if [ "$mode" = stop ]; then
 fi
 mkdir -p "$folder"
 if grep -qE '^gpu\.name *= *NVIDIA (B200|B300)' /etc/simnvml/node.conf && [ -x /opt/nvidia/nvlsm/sbin/nvlsm ]; then
-  /opt/nvidia/nvlsm/sbin/nvlsm </dev/null >/dev/null 2>&1 &
+  ln -sf "$(command -v sleep)" "$folder/nvlsm"
+  "$folder/nvlsm" infinity </dev/null >/dev/null 2>&1 &
   echo $! >"$folder/nvlsm.pid"
 fi
 exec /usr/bin/nv-fabricmanager -c /usr/share/nvidia/nvswitch/fabricmanager.cfg
