@@ -197,7 +197,7 @@ class Guard:
         codename = self.host["platform"]["codename"]
         files, entries = backports_files(own_sources(ROOT, codename, []).entries, codename)
         if enough(found, minimum):
-            return ["dkms"], files if ours and self.options["backports"] == "auto" else []
+            return [], files if ours and self.options["backports"] == "auto" else []
         apt = Apt(module_runner(self.module), self.node, self.options["lock_timeout"])
         if apt.lists_age() is None and not self.module.check_mode:
             apt.update()  # the repository of the driver, which may have a DKMS of its own, was added just now

@@ -76,7 +76,8 @@ RETURN = r"""
 secure_boot:
   description:
     - >-
-      With O(state=decided) C(on) (null when unknown), C(action) (none or mok) and C(reason). With O(state=enrolled)
+      With O(state=decided) C(on) (null when unknown), C(action) (none or mok), C(reason) and C(lacking) (packages
+      that enrolment needs and that are not there). With O(state=enrolled)
       C(key) and C(certificate) (paths), C(name) (common name of the key, which is what modinfo calls the signer; null
       in check mode before the key is made) and C(enrolment) (enrolled, or in check mode what was found).
   returned: success
@@ -233,7 +234,12 @@ def decided(module: AnsibleModule) -> dict[str, Any]:
     builds = bool(module.params["kernels"]) and builds_here(module.params["packages"])
     ways = [UBUNTU_WAY] if platform_of(ROOT)["id"] == "ubuntu" else []
     decision = decide(on, reason, builds, module.params["mode"], platform.node(), ways)
-    return {"changed": False, "secure_boot": {"on": on, **decision}}
+    # where nothing lacks apt is not asked: what a failed build left half installed is replaced with the driver
+    lacking = [name for name in ("mokutil", "openssl") if module.get_bin_path(name) is None]
+    return {
+        "changed": False,
+        "secure_boot": {"on": on, **decision, "lacking": lacking if decision["action"] == "mok" else []},
+    }
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ from .kernel_module import dkms_of, find_module, read_dkms, read_kernel
 BACKPORTS_SOURCE = "/etc/apt/sources.list.d/rackwright-backports.sources"
 BACKPORTS_PIN = "/etc/apt/preferences.d/01-rackwright-dkms.pref"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+MATCHED = ("kernel-devel-matched", "kernel-64k-devel-matched")
+PAGES_64K = "+64k"
 _META_SUFFIXES = ("-generic", "-generic-64k", "-lowlatency", "-aws", "-azure", "-gcp", "-oracle", "-nvidia")
 
 
@@ -46,8 +48,16 @@ def builds_here(packages: Iterable[str]) -> bool:
 
 
 def header_packages(patterns: Iterable[str], kernel: str) -> list[str]:
-    """Return the packages of the lock's ``os.headers`` for one kernel."""
-    return [pattern.replace("{kernel}", kernel) for pattern in patterns]
+    """Return the packages of the lock's ``os.headers`` for one kernel.
+
+    On the Red Hat family ``kernel-devel-matched`` follows the newest kernel and would bring one; a kernel that is there
+    gets the ``kernel-devel`` of its own release. That of a kernel with pages of 64 KiB has another name, and its release
+    no ``+64k`` at the end.
+    """
+    release = kernel[: -len(PAGES_64K)] if kernel.endswith(PAGES_64K) else kernel
+    devel = "kernel-64k-devel" if release != kernel else "kernel-devel"
+    names = [f"{devel}-{release}" if pattern in MATCHED else pattern.replace("{kernel}", kernel) for pattern in patterns]
+    return list(dict.fromkeys(names))
 
 
 def prebuilt_packages(packages: Iterable[str], kernel: str) -> list[str]:
@@ -92,7 +102,7 @@ def refuse_unavailable(needed: Mapping[str, list[str]], unavailable: Iterable[st
                 f"no source of the node offers {', '.join(lacking)}, so that kernel would have no NVIDIA {what}"
                 if what == "module"
                 else f"its headers are not installed and no source of the node offers {', '.join(lacking)}",
-                f"Remove the kernel {kernel}, or add the source it came from; nothing was installed",
+                f"Remove the kernel {kernel}, or add the source it came from; nothing of the driver was installed",
                 expected=packages,
                 found=lacking,
             )
@@ -135,7 +145,8 @@ def refuse_old_dkms(found: str | None, minimum: str, why: str, node: str) -> Non
         "prepare the build of the kernel module",
         node,
         f"this driver needs DKMS {minimum} or newer, the node has {found or 'none'}, and {why}",
-        "Set nvidia_driver_backports to auto, or install a newer dkms from a source of your own; nothing was installed",
+        "Set nvidia_driver_backports to auto, or install a newer dkms from a source of your own;"
+        " nothing of the driver was installed",
         expected=f">= {minimum}",
         found=found,
     )

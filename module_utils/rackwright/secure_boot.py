@@ -93,7 +93,7 @@ def decide(
         "install the NVIDIA driver",
         node,
         "Secure Boot is on and the module would be built by DKMS, so the kernel would reject its key;"
-        " nothing was installed",
+        " nothing of the driver was installed",
         f"{', or '.join(ways)}",
         expected=["mok", "prebuilt", "Secure Boot off"],
         found="refuse",
