@@ -37,11 +37,17 @@ def module_library(view: View) -> list[Answer]:
         path = "driver.library_version" if library is None else "driver.kernel_module_version"
         what = "library" if library is None else "loaded module"
         reason = f"the version of the {what} is not known ({view.why(path)})"
-        return [unknown(LIBRARY, _LOADED, reason, str(view.gpu.get("next_step") or SITE + "."))]
+        return [unknown(LIBRARY, _LOADED, reason, _to_know(view))]
     if loaded == library:
         return [fits(LIBRARY, _LOADED, loaded)]
     cause, cure = _why_other_library(view, loaded, library)
     return [differs(LIBRARY, _LOADED, FAIL, expected=library, found=loaded, cause=cause, cure=cure)]
+
+
+def _to_know(view: View) -> str | None:
+    if view.situation == "no_driver":
+        return f"{SITE}: the role nvidia_driver installs a driver."
+    return None if view.situation == "ready" else view.gpu.get("next_step")
 
 
 def _why_other_library(view: View, loaded: str, library: str) -> tuple[str, str]:

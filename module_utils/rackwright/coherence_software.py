@@ -158,7 +158,7 @@ def _spec(view: View, spec: Mapping[str, Any], position: int, hidden: str | None
 
 def _wrong_devices(view: View, names: Sequence[str]) -> tuple[str, str, str] | None:
     """Compare the names of a specification with GPUs and MIG instances, as far as it names them in a known way."""
-    devices = [device for device in view.gpu.get("devices") or [] if device.get("index") is not None]
+    devices = [device for device in view.devices if device.get("index") is not None]
     if view.wsl or not devices or view.situation != "ready":
         return None  # under WSL2 all GPUs are one device; and a GPU that is lost now is no change of the node
     there = _names_of(devices)
@@ -244,7 +244,9 @@ def lock_version(view: View) -> list[Answer]:
     wanted, found = str(view.locked_driver.get("version")), view.user_space
     if found is None and view.packages is None:
         return [unknown(VERSION, _DRIVER, view.why("driver.library_version"))]
-    if found == upstream(wanted):
+    # a branch (535) is a wish that every version of it fulfils
+    target = upstream(wanted) or wanted
+    if found is not None and (found == target or found.startswith(f"{target}.")):
         return [fits(VERSION, _DRIVER, found)]
     if found is None:
         cause, cure = f"The lock says {wanted} and no driver is installed.", f"{SITE}."

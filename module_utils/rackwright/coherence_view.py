@@ -53,6 +53,10 @@ def not_applicable(check: str, subject: str, reason: str) -> Answer:
     return _answer(check, subject, NOT_APPLICABLE, cause=reason)
 
 
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 @dataclass(frozen=True)
 class View:
     """The fact ``gpu`` of a node and its entry of the lock, None without one."""
@@ -62,11 +66,11 @@ class View:
 
     @property
     def software(self) -> Mapping[str, Any]:
-        return self.gpu.get("software") or {}
+        return _mapping(self.gpu.get("software"))
 
     @property
     def _driver(self) -> Mapping[str, Any]:
-        return self.gpu.get("driver") or {}
+        return _mapping(self.gpu.get("driver"))
 
     @property
     def situation(self) -> str:
@@ -122,16 +126,21 @@ class View:
 
     @property
     def is_debian(self) -> bool:
-        return (self.gpu.get("os") or {}).get("id") in _DEBIAN
+        return _mapping(self.gpu.get("os")).get("id") in _DEBIAN
+
+    @property
+    def devices(self) -> list[Mapping[str, Any]]:
+        devices = self.gpu.get("devices")
+        return [device for device in devices if isinstance(device, Mapping)] if isinstance(devices, list) else []
 
     @property
     def locked_driver(self) -> Mapping[str, Any]:
-        return (self.stack or {}).get("driver") or {}
+        return _mapping((self.stack or {}).get("driver"))
 
     def why(self, path: str) -> str:
         """Return why a value of the fact is missing."""
-        missing = self.gpu.get("missing") or {}
-        if path.startswith("software") and not self.gpu.get("software"):
+        missing = _mapping(self.gpu.get("missing"))
+        if path.startswith("software") and not self.software:
             return str(missing.get("software") or "the facts do not tell what software is installed")
         return str(missing.get(path) or f"the facts do not tell {path}")
 

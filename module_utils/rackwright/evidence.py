@@ -13,8 +13,7 @@ from .errors import InvalidInputError
 from .verdict_record import Evidence
 
 _MAPPINGS = ("facts", "benchmark", "set_aside", "expected", "reboot")
-_KEYS = (*_MAPPINGS, "driver_package_version")
-_EXPECTED = ("gpu_count", "torch_version", "driver_version")
+_EXPECTED = ("gpu_count", "torch_version", "driver_version", "stack")
 
 
 def read_evidence(
@@ -58,12 +57,13 @@ def catalogue_rows(extra_gpus: Sequence[Mapping[str, Any]] = ()) -> dict[str, Ma
 def _fields(node: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise _refuse(f"node {node}", "its evidence is not a dictionary", "Give facts and benchmark by name", value)
-    unknown = sorted(set(value) - set(_KEYS))
+    unknown = sorted(set(value) - set(_MAPPINGS))
     if unknown:
-        raise _refuse(f"node {node}", f"unknown key(s) {', '.join(unknown)}", f"Known are {', '.join(_KEYS)}", unknown)
+        raise _refuse(
+            f"node {node}", f"unknown key(s) {', '.join(unknown)}", f"Known are {', '.join(_MAPPINGS)}", unknown
+        )
     fields: dict[str, Any] = {key: _mapping(node, key, value.get(key)) for key in _MAPPINGS}
     fields["expected"] = _expected(node, fields["expected"])
-    fields["driver_package_version"] = value.get("driver_package_version") or None
     return fields
 
 

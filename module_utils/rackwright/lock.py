@@ -224,15 +224,17 @@ def stack_in(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in _NOT_COMPARED}
 
 
-def promises(lock: Mapping[str, Any] | None, node: str) -> dict[str, str]:
-    """Return ``driver_version`` and ``torch_version`` that a proof has to find, where the lock has them."""
-    stack = stack_of(lock, node) or {}
-    driver, framework = stack.get("driver") or {}, stack.get("framework") or {}
-    versions = {
-        "driver_version": driver.get("version"),
-        "torch_version": framework.get("version") if framework.get("name") == "pytorch" else None,
-    }
-    return {key: value for key, value in versions.items() if value}
+def promises(lock: Mapping[str, Any] | None, node: str) -> dict[str, Any]:
+    """Return what a proof has to find, where the lock has it: ``torch_version`` and the ``stack`` as far as it is held
+    against the node (``driver`` with version, flavour and holds, ``fabric_manager``)."""
+    stack = stack_of(lock, node)
+    if stack is None:
+        return {}
+    driver, framework = stack.get("driver"), stack.get("framework") or {}
+    kept = {key: driver.get(key) for key in ("version", "flavour", "holds")} if driver else None
+    found = {"stack": {"driver": kept, "fabric_manager": stack.get("fabric_manager")}}
+    version = framework.get("version") if framework.get("name") == "pytorch" else None
+    return {**found, "torch_version": version} if version else found
 
 
 def difference(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from . import verdict_benchmark, verdict_gpu
+from . import verdict_benchmark, verdict_coherence, verdict_gpu
 from .verdict_record import (
     FAIL,
     NOT_APPLICABLE,
@@ -34,7 +34,7 @@ PROOF = ("facts.present", "torch.import", "torch.kernel", "benchmark.gemm", "ben
 _SECTIONS: tuple[Callable[[Evidence], list[Check]], ...] = (
     verdict_gpu.situation_checks,
     verdict_gpu.count_checks,
-    verdict_gpu.driver_checks,
+    verdict_coherence.coherence_checks,
     verdict_gpu.device_checks,
     verdict_benchmark.reboot_checks,
     verdict_benchmark.torch_checks,

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks on what gpu_facts saw: situation, count, driver versions, health of each device. Pure."""
+"""Checks on what gpu_facts saw: situation, count, health of each device. Pure."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,69 +80,6 @@ def _bus_check(situation: str, count: Any, on_bus: Any) -> Check:
     reason = f"{on_bus} NVIDIA GPU(s) are on the PCI bus, the driver answers for {count}"
     step = "Read the kernel log for Xid 79 or a failed initialisation; reset the GPU or restart the node."
     return check("gpu.count_bus", FAIL, "node", **common, reason=reason, next_step=step)
-
-
-def driver_checks(evidence: Evidence) -> list[Check]:
-    """Compare the versions of kernel module, library, package and inventory."""
-    if evidence.situation == "no_gpu":
-        return [check("driver.coherent", NOT_APPLICABLE, "node", reason=_NO_GPU)]
-    driver = part(evidence.gpu, "driver")
-    versions = {
-        "kernel module": driver.get("kernel_module_version"),
-        "library": driver.get("library_version") or driver.get("nvml_version"),
-        "package": upstream_version(evidence.driver_package_version),
-    }
-    if evidence.situation == "wsl2" and versions["library"]:
-        reason = "under WSL2 the driver belongs to Windows and has a number of its own"
-        return [check(f"driver.{what}", NOT_APPLICABLE, "node", reason=reason) for what in ("coherent", "wanted")]
-    return [_coherent(versions, evidence.situation), _wanted(versions, evidence.expected.get("driver_version"))]
-
-
-def _coherent(versions: Mapping[str, Any], situation: str) -> Check:
-    known = {name: str(version) for name, version in versions.items() if version}
-    common: dict[str, Any] = {"observed": known, "expected": "one version everywhere"}
-    if len(set(known.values())) > 1:
-        listed = ", ".join(f"{name} {version}" for name, version in known.items())
-        step = "Restart the node, or reload the kernel module, so that it fits the installed library."
-        return check("driver.coherent", FAIL, "node", **common, reason=f"versions differ: {listed}", next_step=step)
-    if "library" not in known:
-        return _no_library(situation, known)
-    if "kernel module" not in known:
-        reason = "the version of the kernel module is not known"
-        return check("driver.coherent", NOT_MEASURED, "node", **common, reason=reason)
-    return check("driver.coherent", PASS, "node", **common)
-
-
-def _no_library(situation: str, known: Mapping[str, str]) -> Check:
-    if situation == "no_driver":
-        step = "Run the role nvidia_driver."
-        return check(
-            "driver.coherent", FAIL, "node", observed=known, reason="no driver library is installed", next_step=step
-        )
-    reason = "the driver library gives no version, see gpu.situation"
-    return check("driver.coherent", NOT_MEASURED, "node", observed=known, reason=reason)
-
-
-def _wanted(versions: Mapping[str, Any], wanted: Any) -> Check:
-    library = versions["library"]
-    if not wanted:
-        reason = "no driver version is asked for in this run"
-        return check("driver.wanted", NOT_APPLICABLE, "node", observed=library, reason=reason)
-    target = upstream_version(str(wanted))
-    common = {"observed": library, "expected": target}
-    # a branch (535) is a wish that every version of the branch fulfils
-    if library and (library == target or str(library).startswith(f"{target}.")):
-        return check("driver.wanted", PASS, "node", **common)
-    reason = f"driver {library or 'none'} runs, {target} is asked for"
-    return check("driver.wanted", FAIL, "node", **common, reason=reason, next_step="Run the role nvidia_driver again.")
-
-
-def upstream_version(package_version: str | None) -> str | None:
-    """Return the upstream part of a package version: ``535.288.01`` of ``1:535.288.01-1~deb12u1``."""
-    if not package_version:
-        return None
-    match = re.match(r"(?:\d+:)?([^-~+]+)", package_version)
-    return match.group(1) if match else package_version
 
 
 def device_checks(evidence: Evidence) -> list[Check]:

@@ -75,7 +75,6 @@ class Evidence:
     benchmark: Mapping[str, Any] = field(default_factory=dict)
     set_aside: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, Any] = field(default_factory=dict)
-    driver_package_version: str | None = None
     reboot: Mapping[str, Any] = field(default_factory=dict)
     catalogue: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     gates: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)

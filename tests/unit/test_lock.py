@@ -214,6 +214,9 @@ def test_only_a_new_kernel_module_needs_a_reboot(old: dict[str, Any], new: dict[
 def test_a_proof_is_held_against_what_the_lock_promises() -> None:
     document = lock.build({"n1": content(), "n2": content(count=0, framework=None)}, TABLES)
 
-    assert lock.promises(document, "n1") == {"driver_version": "580.178.04", "torch_version": "2.15.0"}
-    assert lock.promises(document, "n2") == {}
+    promised = lock.promises(document, "n1")
+    assert promised["torch_version"] == "2.15.0"
+    assert promised["stack"]["driver"]["version"] == "580.178.04"
+    assert set(promised["stack"]["driver"]) == {"version", "flavour", "holds"}
+    assert "torch_version" not in lock.promises(document, "n2")
     assert lock.promises(None, "n1") == {}

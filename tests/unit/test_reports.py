@@ -9,16 +9,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import fleet_verdict
 import jsonschema
 import pytest
-import yaml
-from ansible.module_utils.testing import patch_module_args
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.verdict_samples import RUN, cpu_benchmark, evidence, gpu, no_gpu
 
-from ansible.module_utils.rackwright import reports, text_table
+from ansible.module_utils.rackwright import fleet_judge, reports, text_table
+from ansible.module_utils.rackwright.errors import RackwrightError
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs/schema/verdict.schema.json").read_text())
 
@@ -29,21 +27,19 @@ NODES = {
 }
 
 
-def run_module(
-    capsys: pytest.CaptureFixture[str], directory: Path, nodes: dict[str, Any] = NODES, check: bool = False, **more: Any
-) -> dict[str, Any]:
-    args = {"nodes": nodes, "reports_dir": str(directory), "run_id": RUN, "_ansible_check_mode": check, **more}
-    with patch_module_args(args), pytest.raises(SystemExit):
-        fleet_verdict.main()
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
+def judged(directory: Path, nodes: dict[str, Any] = NODES, check: bool = False, run_id: str = RUN) -> dict[str, Any]:
+    """Judge as the action plugin does; a refusal comes back as the result a user sees."""
+    try:
+        return fleet_judge.judge_run(nodes, run_id, str(directory), {}, check_mode=check)
+    except RackwrightError as error:
+        return {"failed": True, **error.to_result()}
 
 
-def test_reports_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run_module(capsys, tmp_path / "reports")
+def test_reports_of_a_run(tmp_path: Path) -> None:
+    result = judged(tmp_path / "reports")
     assert result["changed"] is False
     assert result["failed_nodes"] == ["away"]
-    assert result["invocation"]["module_args"]["nodes"] == list(NODES), "the evidence must not travel back"
+    assert not set(result) & {"nodes", "evidence"}, "the evidence must not travel back"
     fleet = json.loads((tmp_path / "reports/fleet.json").read_text())
     jsonschema.validate(fleet, SCHEMA)
     assert (fleet["verdict"], fleet["summary"]) == ("fail", {"pass": 2, "warn": 0, "fail": 1})
@@ -61,49 +57,48 @@ def test_reports_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     ]
 
 
-def test_rows_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = run_module(capsys, tmp_path)["table"]
+def test_rows_of_the_table(tmp_path: Path) -> None:
+    rows = judged(tmp_path)["table"]
     assert rows[0] == {
         "node": "gpu-a",
         "os": "Debian 12",
         "gpus": "8 x H100 80GB HBM3 (simulated)",
         "driver": "535.288.01",
         "torch": "2.13.0+cpu",
-        # six per GPU and nine of the node; speed of the GPUs, build and wishes nobody expressed do not apply
-        "checks": "57 pass 6 n/a",
+        # six per GPU and twelve of the node; speed of the GPUs, build, wishes nobody expressed and what is not
+        # installed (fabric manager, container toolkit, CDI) do not apply
+        "checks": "60 pass 12 n/a",
         "verdict": "pass (simulated)",
     }
     assert (rows[1]["gpus"], rows[1]["driver"]) == ("none", "none")
     assert (rows[2]["gpus"], rows[2]["checks"], rows[2]["verdict"]) == ("unknown", "1 fail", "fail")
 
 
-def test_the_text_names_reasons_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = run_module(capsys, tmp_path)["table_text"]
+def test_the_text_names_reasons_and_reports(tmp_path: Path) -> None:
+    text = judged(tmp_path)["table_text"]
     assert "fail: facts.present on away: no proof: unreachable: timed out." in text
     assert "3 node(s): 2 pass, 0 warn, 1 fail." in text
     assert f"Reports: {tmp_path}/fleet.json (run {RUN})" in text
     assert "Simulated GPUs run nothing" in text
 
 
-def test_check_mode_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run_module(capsys, tmp_path / "reports", check=True)
+def test_check_mode_writes_nothing(tmp_path: Path) -> None:
+    result = judged(tmp_path / "reports", check=True)
     assert not (tmp_path / "reports").exists()
     assert "fleet_report" not in result
     assert "check mode" in result["table_text"]
 
 
-def test_two_runs_keep_both_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_module(capsys, tmp_path)
-    run_module(capsys, tmp_path, nodes={"gpu-a": {}}, run_id="later")
+def test_two_runs_keep_both_reports(tmp_path: Path) -> None:
+    judged(tmp_path)
+    judged(tmp_path, nodes={"gpu-a": {}}, run_id="later")
     assert json.loads((tmp_path / "fleet.json").read_text())["run_id"] == "later"
     assert (tmp_path / RUN / "cpu-1.json").exists()
 
 
 @pytest.mark.parametrize("fails_at", ["gpu-a.json", "away.json", "fleet.json"])
-def test_a_full_disk_leaves_the_old_reports(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fails_at: str
-) -> None:
-    run_module(capsys, tmp_path, nodes={"gpu-a": {}}, run_id="old")
+def test_a_full_disk_leaves_the_old_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: str) -> None:
+    judged(tmp_path, nodes={"gpu-a": {}}, run_id="old")
     before = (tmp_path / "fleet.json").read_bytes()
     replace = os.replace
 
@@ -113,7 +108,7 @@ def test_a_full_disk_leaves_the_old_reports(
         replace(source, target)
 
     monkeypatch.setattr(reports.os, "replace", full)
-    result = run_module(capsys, tmp_path)
+    result = judged(tmp_path)
     assert result["failed"] is True
     assert result["msg"].startswith("Could not write the report on ")
     assert "No space left on device" in result["msg"]
@@ -137,18 +132,16 @@ def test_a_disk_that_fills_up_while_writing_leaves_no_half_file(
     assert [path.name for path in tmp_path.iterdir()] == ["fleet.json"]
 
 
-def test_a_directory_that_cannot_be_made_is_a_clear_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_that_cannot_be_made_is_a_clear_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = run_module(capsys, tmp_path / "file")
+    result = judged(tmp_path / "file")
     assert result["kind"] == "report"
     assert "rackwright_reports" in result["msg"]
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".", "..", "", "x" * 300])
-def test_a_node_name_never_leads_out_of_the_directory(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    result = run_module(capsys, tmp_path / "reports", nodes={name: {}})
+def test_a_node_name_never_leads_out_of_the_directory(tmp_path: Path, name: str) -> None:
+    result = judged(tmp_path / "reports", nodes={name: {}})
     assert result["failed"] is True
     assert result["msg"].startswith("Could not name the report")
     assert not (tmp_path / "reports").exists()
@@ -190,18 +183,10 @@ def test_no_line_is_longer_than_the_terminal(nodes: list[tuple[str, str, str, bo
         assert line.count("(simulated)") == (2 if document["simulated"] else 0)
 
 
-def test_a_large_fleet_shows_what_did_not_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_large_fleet_shows_what_did_not_pass(tmp_path: Path) -> None:
     nodes = {f"n{index}": evidence(no_gpu(), cpu_benchmark()) for index in range(60)}
     nodes["bad"] = {}
-    text = run_module(capsys, tmp_path, nodes=nodes)["table_text"]
+    text = judged(tmp_path, nodes=nodes)["table_text"]
     assert "... and 60 more nodes" in text
     assert "bad: fail" in text
     assert len(text.splitlines()) < 20
-
-
-def test_documented_options_are_the_accepted_ones() -> None:
-    documented = yaml.safe_load(fleet_verdict.DOCUMENTATION)["options"]
-    assert set(documented) == set(fleet_verdict.ARGUMENT_SPEC)
-    for name, spec in fleet_verdict.ARGUMENT_SPEC.items():
-        for key in ("type", "elements", "default", "required"):
-            assert documented[name].get(key) == spec.get(key), f"{name}.{key}"

@@ -13,7 +13,18 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from unit.verdict_samples import RUN, cpu_benchmark, cuda_benchmark, device, evidence, gpu, no_gpu, result
+from unit.verdict_samples import (
+    RUN,
+    VERSION,
+    cpu_benchmark,
+    cuda_benchmark,
+    device,
+    evidence,
+    gpu,
+    no_gpu,
+    result,
+    software,
+)
 
 from ansible.module_utils.rackwright import verdict, verdict_gates
 from ansible.module_utils.rackwright.errors import InvalidInputError
@@ -119,12 +130,14 @@ def test_a_driver_that_does_not_answer_is_told_once_not_per_gpu(situation: str) 
     document = judge(evidence(facts, cpu_benchmark()))
     assert document["reasons"][0] == "fail: gpu.situation on node: Broken. Repair."
     assert len(document["reasons"]) <= 2
-    assert statuses(document, "driver.coherent") == {"node": "not_measured"}
+    assert statuses(document, "coherence.module_library") == {"loaded module": "not_measured"}
+    others = {entry["status"] for entry in document["checks"] if entry["id"].startswith("coherence.")}
+    assert others <= {"pass", "not_measured", "not_applicable"}
 
 
 def test_a_missing_driver_says_which_role_installs_it() -> None:
     facts = gpu(0, situation="no_driver", cause="No driver.", next_step="Install it.", pci_count=1, driver={})
-    assert "Run the role nvidia_driver." in " ".join(judge(evidence(facts, cpu_benchmark()))["reasons"])
+    assert "the role nvidia_driver installs a driver." in " ".join(judge(evidence(facts, cpu_benchmark()))["reasons"])
 
 
 def test_equal_findings_share_a_line() -> None:
@@ -152,8 +165,10 @@ def _set(path: str, value: Any) -> Change:
     ("change", "status", "check_id", "text"),
     [
         (_set("pci_count", None), "warn", "gpu.count_bus", "the PCI bus could not be read"),
-        (_set("driver.kernel_module_version", "535.274.02"), "fail", "driver.coherent", "kernel module 535.274.02"),
-        (_set("driver.kernel_module_version", None), "warn", "driver.coherent", "kernel module is not known"),
+        (_set("driver.kernel_module_version", "535.274.02"), "fail", "coherence.module_library", "535.274.02 is still"),
+        (_set("driver.kernel_module_version", None), "warn", "coherence.module_library", "loaded module is not known"),
+        (_set("software.boots", "6.1.1"), "fail", "coherence.boot_kernel", "no NVIDIA module for the kernel 6.1.1"),
+        (_set("software.packages.nvidia-smi", "550.1.1"), "fail", "coherence.package_skew", "nvidia-smi 550.1.1"),
         (_set("devices.1.ecc.pending", "disabled"), "warn", "gpu.ecc_mode", "enabled, disabled after the next reset"),
         (_set("devices.1.ecc.counters.uncorrected.volatile", 3), "fail", "gpu.ecc_errors", "3 uncorrected"),
         (_set("devices.0.row_remap.failure", True), "fail", "gpu.row_remap", "could not be remapped"),
@@ -184,8 +199,8 @@ def test_windows_numbers_its_driver_on_its_own() -> None:
     facts = gpu(1, situation="wsl2", pci_count=0, driver=driver)
     document = judge(evidence(facts, cuda_benchmark(1), expected={"driver_version": "535"}))
     assert document["verdict"] == "pass"
-    for check_id in ("driver.coherent", "driver.wanted"):
-        assert statuses(document, check_id) == {"node": "not_applicable"}
+    for check_id in ("coherence.module_library", "coherence.lock_version"):
+        assert set(statuses(document, check_id).values()) == {"not_applicable"}
 
 
 def test_cuda_without_its_fabric_manager_is_named() -> None:
@@ -196,10 +211,21 @@ def test_cuda_without_its_fabric_manager_is_named() -> None:
 
 
 def test_installed_package_must_be_what_runs() -> None:
-    node = evidence(gpu(), cuda_benchmark(), driver_package_version="1:535.274.02-1~deb12u1")
-    assert "package 535.274.02" in only_reason(judge(node))
-    node["driver_package_version"] = "1:535.288.01-1~deb12u1"
-    assert judge(node)["verdict"] == "pass"
+    facts = gpu(software=software("535.274.02"))
+    assert any("there is a second one" in line for line in judge(evidence(facts, cuda_benchmark()))["reasons"])
+
+
+def test_the_locks_entry_is_held_against_the_node() -> None:
+    stack = {"driver": {"version": VERSION, "flavour": "open", "holds": ["nvidia-smi", "libnvidia-ml1"]}}
+    facts = gpu()
+    facts["driver"]["flavour"] = "open"
+    assert judge(evidence(facts, cuda_benchmark(), expected={"stack": stack}))["verdict"] == "pass"
+    facts["software"]["held"] = []
+    document = judge(evidence(facts, cuda_benchmark(), expected={"stack": stack}))
+    assert (document["verdict"], statuses(document, "coherence.holds")) == ("warn", {"driver packages": "warn"})
+    facts["driver"]["flavour"] = "proprietary"
+    document = judge(evidence(facts, cuda_benchmark(), expected={"stack": stack}))
+    assert statuses(document, "coherence.lock_flavour") == {"driver": "fail"}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +233,7 @@ def test_installed_package_must_be_what_runs() -> None:
 )
 def test_wanted_driver(wanted: str, status: str) -> None:
     document = judge(evidence(gpu(), cuda_benchmark(), expected={"driver_version": wanted}))
-    assert statuses(document, "driver.wanted") == {"node": status}
+    assert statuses(document, "coherence.lock_version") == {"driver": status}
 
 
 def test_an_idle_link_is_information_only() -> None:
@@ -518,7 +544,20 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["device", "suite", "x"]), inner),
     max_leaves=5,
 )
-KEYS = ("situation", "devices", "driver", "count", "pci_count", "simulated", "torch", "results", "errors", "host", "x")
+KEYS = (
+    "situation",
+    "devices",
+    "driver",
+    "count",
+    "pci_count",
+    "simulated",
+    "torch",
+    "results",
+    "errors",
+    "host",
+    "x",
+    "software",
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -29,6 +29,21 @@ def device(index: int, name: str = H100[0], catalogue_id: str | None = H100[1]) 
     }
 
 
+def software(version: str = VERSION) -> dict[str, Any]:
+    """Return what is installed where everything is of one version and one kernel is there."""
+    module = {"version": version, "flavour": "proprietary", "origin": "dkms", "path": "updates/dkms/nvidia.ko"}
+    return {
+        "packages": {"nvidia-smi": f"{version}-1~deb12u1", "libnvidia-ml1": f"{version}-1~deb12u1"},
+        "held": ["nvidia-smi", "libnvidia-ml1"],
+        "running": "6.1.0",
+        "boots": "6.1.0",
+        "modules": {"6.1.0": {**module, "dkms": "installed", "dkms_version": version, "headers": True}},
+        "fabric_manager": {"installed": None, "needed": False, "running": False},
+        "container_toolkit": {"version": None, "packages": {}},
+        "cdi": [],
+    }
+
+
 def gpu(count: int = 2, simulated: bool = False, **changes: Any) -> dict[str, Any]:
     """Return the facts of a node whose GPUs are ready."""
     return {
@@ -43,6 +58,8 @@ def gpu(count: int = 2, simulated: bool = False, **changes: Any) -> dict[str, An
         "pci_count": count,
         "driver": {"kernel_module_version": VERSION, "library_version": VERSION, "nvml_version": f"12.{VERSION}"},
         "devices": [device(index) for index in range(count)],
+        "software": software(),
+        "missing": {},
         **changes,
     }
 
