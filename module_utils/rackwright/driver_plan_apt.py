@@ -135,7 +135,8 @@ def _companion(name: str, chosen: str, request: Request, versions: list[str], ha
 def _wanted(name: str, chosen: str, request: Request, versions: list[str], have: Installed | None, node: str) -> str:
     """Return the request for one wanted package, or refuse what is not to be had."""
     same = [version for version in versions if upstream(version) == upstream(chosen)]
-    if name in request.loose:
+    # NVIDIA's repository has the driver's version of what the lock leaves open
+    if name in request.loose and not (same and request.source == "nvidia"):
         if have is None and not versions:
             raise _nothing(name, request, node)
         return _loose(name, versions, have)
