@@ -79,6 +79,7 @@ class Job:
         self.actions: list[str] = []
         self.note: str | None = None
         self.before: dict[str, Any] | None = (request.record or {}).get("before")
+        self.mark: str | None = (request.record or {}).get("mark")
         self.seen = Seen("unknown")
 
     # ---- status ----
@@ -109,6 +110,7 @@ class Job:
             if self.request.check_mode:
                 self.actions = [f"drain {self.request.node} in {self.adapter.where}"]
                 return
+            self.mark = self.request.mark
             self.ours = True  # from here on something may have been changed, also when the next line fails
             self.actions += self.adapter.take()
             self.seen = self.adapter.look()
@@ -123,11 +125,20 @@ class Job:
             if left <= 0:
                 self._timed_out("drain the node", self.seen.waiting_for)
                 return
-            self.adapter.push(left)
-            self.seen = self.adapter.look()
+            self._look_again(left)
             self._refuse_lost()
             if not self.seen.empty:
                 self.sleep(max(0.0, min(self.request.poll_s, self.deadline - self.clock())))
+
+    def _look_again(self, push_s: float | None = None) -> None:
+        """Look while waiting: a scheduler that is just being restarted is asked again until the time is over."""
+        try:
+            if push_s is not None:
+                self.adapter.push(push_s)
+            self.seen = self.adapter.look()
+        except TimedOutError:
+            if self.clock() + self.request.poll_s >= self.deadline:
+                raise
 
     def _refuse_lost(self) -> None:
         """Somebody put the node back into service while this drain waits: new work may have come."""
@@ -191,7 +202,7 @@ class Job:
             if self.clock() >= self.deadline:
                 break
             self.sleep(max(0.0, min(self.request.poll_s, self.deadline - self.clock())))
-            self.seen = self.adapter.look()
+            self._look_again()
         self.resumed = self.seen.state == "in_service"
         self.ours = not self.resumed
         self.note = self.seen.note
@@ -240,7 +251,7 @@ class Job:
             "node": request.node,
             "id": request.id,
             "ours": self.ours,
-            "mark": (request.record or {}).get("mark") or (self.seen.mark if self.ours else None) or request.mark,
+            "mark": self.mark or (self.seen.mark if self.ours else None) or request.mark,
             "before": self.before,
         }
 
