@@ -13,7 +13,9 @@ description:
   - On apt, writes one keyring and one entry with one C(Signed-By). Entries of the same repository in other files are
     switched off, because apt refuses all sources when two entries of one repository name different keys; obsolete keys
     are taken out of the keyrings that apt trusts for everything.
-  - Needs neither gpg nor any other program on the node. The package lists are not refreshed.
+  - On dnf, writes the key and one C(.repo) file that checks the signatures of packages and metadata, switches off the
+    entries of the same repository in other files and imports the key into rpm's database.
+  - Needs no gpg on the node, on dnf only rpm. The package lists are not refreshed.
 options:
   name:
     description: Short name of the repository, part of its file names.
@@ -127,9 +129,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible.module_utils.rackwright import repository_apt
-from ansible.module_utils.rackwright.errors import InvalidInputError, RackwrightError
+from ansible.module_utils.rackwright import repository_apt, repository_rpm
+from ansible.module_utils.rackwright.errors import RackwrightError
 from ansible.module_utils.rackwright.openpgp import certificates
+from ansible.module_utils.rackwright.packages_base import Run, module_runner
 from ansible.module_utils.rackwright.repository import Outcome, repository_key, wish_from_options
 
 ARGUMENT_SPEC = {
@@ -149,17 +152,15 @@ ARGUMENT_SPEC = {
 }
 
 
-def bring(options: dict[str, Any], node: str, check_mode: bool) -> tuple[Outcome, list[str]]:
+def bring(options: dict[str, Any], node: str, check_mode: bool, run: Run) -> tuple[Outcome, list[str]]:
     """Bring the repository to the wanted state; return what was done and the fingerprints of its keyring."""
     wish = wish_from_options(options, node)
+    half: Any = repository_rpm if options["format"] == "rpm" else repository_apt
+    key = repository_key(options, node, half.keyring_path(half.ROOT, wish.name)) if wish.present else None
     if options["format"] == "rpm":
-        raise InvalidInputError(
-            "add the repository", node, "rpm repositories are not supported yet", "Use a deb repository"
-        )
-    key = None
-    if wish.present:
-        key = repository_key(options, node, repository_apt.keyring_path(repository_apt.ROOT, wish.name))
-    outcome = repository_apt.apply(wish, key, check_mode)
+        outcome = repository_rpm.apply(wish, key, check_mode, run=run)
+    else:
+        outcome = repository_apt.apply(wish, key, check_mode)
     return outcome, [one.fingerprint for one in certificates(key, wish.name)] if key else []
 
 
@@ -167,7 +168,7 @@ def main() -> None:
     """Answer one call."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        outcome, fingerprints = bring(module.params, platform.node(), module.check_mode)
+        outcome, fingerprints = bring(module.params, platform.node(), module.check_mode, module_runner(module))
     except RackwrightError as error:
         module.fail_json(**error.to_result())
     module.exit_json(

@@ -90,6 +90,15 @@ def _decode(block: bytes, subject: str) -> bytes:
     return data
 
 
+def armour(data: bytes) -> bytes:
+    """Return binary OpenPGP data as an armoured public key: rpm imports no other form."""
+    text = base64.b64encode(data)
+    lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+    checksum = b"=" + base64.b64encode(_crc24(data).to_bytes(3, "big"))
+    head, tail = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n", b"-----END PGP PUBLIC KEY BLOCK-----\n"
+    return b"\n".join([head, *lines, checksum, tail])
+
+
 def _crc24(data: bytes) -> int:
     """Return the checksum of an armoured block (RFC 4880, 6.1)."""
     crc = 0xB704CE

@@ -111,10 +111,11 @@ class Dnf(PackageManager):
     def candidates(self, names: Iterable[str]) -> list[Candidate]:
         """Return every version the enabled repositories offer of the named packages, newest first."""
         wanted = sorted(set(names))
-        return self._offered(wanted) if wanted else []
+        return self.offered(wanted) if wanted else []
 
-    def _offered(self, wanted: Sequence[str], *options: str) -> list[Candidate]:
-        command = self._command("-q", *options, "repoquery", "--qf", REPOQUERY_FORMAT, *wanted)
+    def offered(self, wanted: Sequence[str], *options: str) -> list[Candidate]:
+        """Return the offered versions of packages (names or dnf's own specs), asked with options of dnf."""
+        command = self._command(*options, "repoquery", "--qf", REPOQUERY_FORMAT, *wanted)
         code, text = self._locked_run(command)
         if code != 0:
             raise explain(text, "read what the repositories offer", self.node)
@@ -136,12 +137,10 @@ class Dnf(PackageManager):
             return []
         names = [split_request(request)[0] for request in requests]
         with self._unlocked(names) as options:
-            offered = self._offered(sorted(set(names)), *options)
+            offered = self.offered(sorted(set(names)), *options)
             left = [request for request in requests if not any(offers(request, row) for row in offered)]
             return [
-                request
-                for request in left
-                if "=" in request or not self._offered(["--whatprovides", request], *options)
+                request for request in left if "=" in request or not self.offered(["--whatprovides", request], *options)
             ]
 
     def holds(self) -> set[str]:
@@ -240,8 +239,7 @@ class Dnf(PackageManager):
         try:
             rows = self.installed()
         except RackwrightError:
-            self._locked_run(["rpm", "--rebuilddb"])
-            rows, repaired = self.installed(), ["(database)"]
+            rows, repaired = self._rebuilt(), ["(database)"]
         names = duplicates(rows)
         if not names:
             return repaired
@@ -250,6 +248,19 @@ class Dnf(PackageManager):
         if still:
             raise explain(text, f"repair {', '.join(still)}", self.node, self.free_mib())
         return [*repaired, *names]
+
+    def _rebuilt(self) -> list[Rpm]:
+        """Rebuild the indexes of rpm's database and return what it holds."""
+        _code, text = self._locked_run(["rpm", "--rebuilddb"])
+        try:
+            return self.installed()
+        except RackwrightError as error:
+            raise RackwrightError(
+                "repair rpm's database",
+                self.node,
+                f"rebuilding it did not help: {last_cause(text)}",
+                "Restore it (/var/lib/rpm or /usr/lib/sysimage/rpm) from a backup, then run again",
+            ) from error
 
     # -- locks -----------------------------------------------------------------------------------------------------
 

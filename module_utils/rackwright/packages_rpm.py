@@ -172,6 +172,18 @@ def parse_streams(text: str) -> dict[str, str]:
     return found
 
 
+def parse_module_list(text: str) -> dict[str, list[str]]:
+    """Read ``dnf module list``: the streams of each module, in their order and without their marks."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2 and not line[0].isspace() and re.match(r"^[\w.+-]+ +[\w.+-]+(?: |$)", line):
+            found.setdefault(words[0], []).append(words[1])
+    for heading in ("Name", "Last"):
+        found.pop(heading, None)
+    return found
+
+
 def read_locks(text: str) -> list[str]:
     """Return the entries of a versionlock list; comments and exclusions (``!``) are none."""
     lines = (line.strip() for line in text.splitlines())

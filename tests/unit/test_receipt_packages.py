@@ -9,7 +9,7 @@ import pytest
 from support.receipt_node import dpkg, put, stanza
 
 from ansible.module_utils.rackwright.receipt_items import Node, collect
-from ansible.module_utils.rackwright.receipt_items_packages import is_locked, is_held, read_dpkg, read_rpm
+from ansible.module_utils.rackwright.receipt_items_packages import is_held, is_locked, read_dpkg, read_rpm
 
 
 @pytest.mark.parametrize(
