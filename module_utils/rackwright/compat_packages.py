@@ -42,9 +42,7 @@ def driver_names(platform: Platform, source: str, branch: str, flavour: str) -> 
         return [name.format(branch=branch) for name in [*only[flavour], *extras]]
     if key == "nvidia_repo_debian":
         return [*names["compute_only"][flavour], *names["compute_only"]["extras"]]
-    if key == "rhel8_9":
-        return list(names[f"compute_only_{flavour}"])
-    return ["nvidia-open"]  # RHEL 10: the only name its documentation gives
+    return list(names[f"compute_only_{flavour}"])
 
 
 def _archive_names(platform: Platform, branch: str, flavour: str) -> list[str]:
@@ -204,8 +202,12 @@ def container_toolkit_part(platform: Platform) -> dict[str, Any]:
 def os_part(platform: Platform, driver_version: str | None, kernel: str | None) -> dict[str, Any]:
     """Return the ``os`` of a stack: what a kernel module needs to be built.
 
+    ``repositories``, where there are some: what has to be enabled beside the driver's own (``epel`` has DKMS).
+
     Kernels with pages of 64 KiB have headers of their own; of a kernel nobody knows the usual ones are taken.
     """
     minimum = platform.dkms_minimum(driver_version) if driver_version else None
     large_pages = platform.row.get("headers_64k") if (kernel or "").endswith(PAGES_64K) else None
-    return {"headers": list(large_pages or platform.row.get("headers") or []), "dkms_minimum": minimum}
+    part = {"headers": list(large_pages or platform.row.get("headers") or []), "dkms_minimum": minimum}
+    needs = (platform.nvidia or {}).get("needs") if driver_version else None
+    return {**part, "repositories": [name.lower() for name in needs]} if needs else part
