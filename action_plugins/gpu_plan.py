@@ -57,13 +57,7 @@ class ActionModule(ActionBase):
     def _lock_path(self) -> str:
         """Where the lock is: as said, else beside the inventory."""
         said = self._options["lock"] or self._templar.template(self._vars.get("stack_lock_file"))
-        if said:
-            return reports.from_here(str(plain(said)))
-        folder = self._vars.get("inventory_dir")
-        if folder is None:
-            step = "Set stack_lock_file, or use an inventory file"
-            raise InvalidInputError("find the lock", "this inventory", "it is not a file and has no directory", step)
-        return os.path.join(str(plain(folder)), lock_file.NAME)
+        return lock_file.locate(plain(said), plain(self._vars.get("inventory_dir")))
 
     def _entry(self) -> dict[str, Any]:
         """The stack of this host."""

@@ -9,7 +9,7 @@ type: aggregate
 short_description: Print the tables of plans, fits and verdicts
 description:
   - Prints what the module fleet_verdict returned, below the recap: the verdicts are the last thing on the screen.
-  - Prints what gpu_plan, model_fit and node_diagnosis returned at once, where they ran.
+  - Prints what gpu_plan, model_fit and node_diagnosis returned at once, where they ran, and the progress of an update.
 requirements:
   - Listed in C(callbacks_enabled) of ansible.cfg.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-_AT_ONCE = ("gpu_plan", "model_fit", "node_diagnosis")
+_AT_ONCE = ("gpu_plan", "model_fit", "node_diagnosis", "update_plan", "update_state")
 
 
 class CallbackModule(CallbackBase):
@@ -42,7 +42,7 @@ class CallbackModule(CallbackBase):
         if result.task.action == "fleet_verdict":
             self._text = text
         elif text:
-            self._display.display(f"\n{text}\n")
+            self._display.display(text if result.task.action == "update_state" else f"\n{text}\n")
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Print the table below the recap."""

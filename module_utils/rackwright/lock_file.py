@@ -23,6 +23,26 @@ def previous_path(path: str) -> str:
     return f"{stem}.previous{suffix}"
 
 
+def present_path(previous: str) -> str:
+    """Return the lock beside which a kept one lies."""
+    stem, suffix = os.path.splitext(previous)
+    return f"{stem[: -len('.previous')]}{suffix}"
+
+
+def locate(said: Any, folder: Any) -> str:
+    """Return where the lock is: as said, else beside the inventory.
+
+    Raises:
+        InvalidInputError: nothing was said, and the inventory has no directory.
+    """
+    if said:
+        return os.path.abspath(os.path.expanduser(str(said)))
+    if folder is None:
+        step = "Set stack_lock_file, or use an inventory file"
+        raise InvalidInputError("find the lock", "this inventory", "it is not a file and has no directory", step)
+    return os.path.join(str(folder), NAME)
+
+
 def read(path: str, root: Path, next_step: str) -> dict[str, Any]:
     """Return a lock that is there and whole.
 

@@ -136,7 +136,8 @@ def newer(
     if of_node is None and of_control is None:
         return None, None
     if of_control is None:
-        return dict(of_node or {}), "the control node had no record of it: taken from the node"
+        lost = of_node is not None and of_node["state"] in UNFINISHED
+        return dict(of_node or {}), "the control node had no record of it: taken from the node" if lost else None
     if of_node is None:
         touched = of_control["state"] in UNFINISHED and of_control["drain"] is not None
         return dict(of_control), "the node lost its own record: the control node's copy is used" if touched else None

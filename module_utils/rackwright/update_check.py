@@ -162,6 +162,22 @@ def numbers(text: str, command: str) -> dict[str, float]:
     return good
 
 
+def measured(given: Mapping[str, Any]) -> dict[str, float] | None:
+    """Return the numbers of what was measured; None where nothing was.
+
+    Args:
+        given: ``command`` and what it printed (``stdout``), and ``torch`` as torch_benchmark returned it; each may be
+            missing or empty.
+
+    Raises:
+        InvalidInputError: the command printed no numbers.
+    """
+    found = torch_numbers(given.get("torch") or None)
+    if given.get("command"):
+        found.update(numbers(str(given.get("stdout") or ""), str(given["command"])))
+    return found or None
+
+
 def torch_numbers(benchmark: Mapping[str, Any] | None) -> dict[str, float]:
     """Return torch_benchmark's values by name, type, shape and GPU; times (s) become rates: higher is always better."""
     found: dict[str, float] = {}

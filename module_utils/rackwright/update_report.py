@@ -18,7 +18,7 @@ FORESEEN = ("node", "from", "to", "batch", "would install", "would drain by", "w
 _SHRINK = ("steps", "node", "end")
 _LEAST = {"node": 14, "end": 11, "steps": 10}
 #: end states that are no reason to look at a node
-_GOOD = (state.DONE, rollout.CURRENT, rollout.SKIPPED)
+_GOOD = (state.DONE, rollout.CURRENT, rollout.SKIPPED, state.FORGOTTEN)
 _WORDS = {
     state.DONE: "done",
     state.ROLLED_BACK: "rolled back",
@@ -32,6 +32,7 @@ _WORDS = {
     rollout.TODO: "to do",
     rollout.RESUME: "resumes",
     state.OPEN: "interrupted",
+    state.FORGOTTEN: "forgotten",
 }
 
 

@@ -16,8 +16,8 @@ from rackwright import rollout_state as state
 from rackwright.errors import InvalidInputError, RackwrightError
 from rackwright.rollout import Decision, Limits, Options, Seen
 
-OLD = {"version": "580.178.04", "entries": {"driver": {"version": "580.178.04"}}}
-NEW = {"version": "590.48.01", "entries": {"driver": {"version": "590.48.01"}}}
+OLD: dict[str, Any] = {"version": "580.178.04", "entries": {"driver": {"version": "580.178.04"}}}
+NEW: dict[str, Any] = {"version": "590.48.01", "entries": {"driver": {"version": "590.48.01"}}}
 NOW = "2026-11-24T17:00:00+00:00"
 RUN = "20261124T170000Z"
 
