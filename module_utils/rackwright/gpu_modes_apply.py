@@ -112,7 +112,7 @@ def _refuse_impossible(
 
 def _refuse_busy(found: list[tuple[int, str]], where: Surroundings) -> None:
     if found:
-        step = "End or drain these programs (playbooks/update-driver.yml does), then run again; nothing was changed"
+        step = "End or drain these programs, then run again; nothing was changed"
         raise ProbeError(_WHAT, where.node, merged(found), step)
 
 

@@ -63,7 +63,7 @@ def keep(found: list[tuple[WantedFile, dict[str, Any]]], declared: bool, enabled
     """Write or remove the files and make systemd know. Raises RackwrightError."""
     unit_changes = any(want.path == UNIT_FILE for want, _diff in found)
     if not declared and enabled and unit_changes:
-        _systemctl(run, "disable", UNIT)
+        _systemctl(run, "disable", "--now", UNIT)  # it stays active after its work
     for want, _diff in found:
         apply(want)
     if unit_changes:

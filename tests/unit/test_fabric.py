@@ -28,7 +28,7 @@ MANAGER = {
 
 def node(model: str | None, switches: int | None, remote: str | None = None, **more: Any) -> dict[str, Any]:
     links = [{"link": 0, "active": True, "remote_type": remote}] if remote else []
-    device = {"catalogue_id": model, "catalogue_candidates": [], "nvlink": {"links": links or None}}
+    device: dict[str, Any] = {"catalogue_id": model, "catalogue_candidates": [], "nvlink": {"links": links or None}}
     return {"topology": {"nvswitch_count": switches}, "devices": [device] * 8, "platform": "host", **more}
 
 
