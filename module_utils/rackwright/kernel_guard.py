@@ -50,14 +50,14 @@ def builds_here(packages: Iterable[str]) -> bool:
 def header_packages(patterns: Iterable[str], kernel: str) -> list[str]:
     """Return the packages of the lock's ``os.headers`` for one kernel.
 
-    On the Red Hat family ``kernel-devel-matched`` follows the newest kernel and would bring one; a kernel that is there
-    gets the ``kernel-devel`` of its own release. That of a kernel with pages of 64 KiB has another name, and its release
-    no ``+64k`` at the end.
+    On the Red Hat family ``kernel-devel-matched`` follows the newest kernel and would bring it; a kernel that is there
+    gets the ``kernel-devel`` of its own release. That of a kernel with pages of 64 KiB has another name, and its
+    release no ``+64k`` at the end.
     """
     release = kernel[: -len(PAGES_64K)] if kernel.endswith(PAGES_64K) else kernel
     devel = "kernel-64k-devel" if release != kernel else "kernel-devel"
-    names = [f"{devel}-{release}" if pattern in MATCHED else pattern.replace("{kernel}", kernel) for pattern in patterns]
-    return list(dict.fromkeys(names))
+    own = (f"{devel}-{release}" if name in MATCHED else name.replace("{kernel}", kernel) for name in patterns)
+    return list(dict.fromkeys(own))
 
 
 def prebuilt_packages(packages: Iterable[str], kernel: str) -> list[str]:
