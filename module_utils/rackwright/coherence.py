@@ -65,3 +65,8 @@ def coherent(gpu: Mapping[str, Any], stack: Mapping[str, Any] | None = None) -> 
         return False
     open_ids = {answer["id"] for answer in answers if answer["state"] == UNKNOWN}
     return None if open_ids & set(_NEEDED) else True
+
+
+def lines(gpu: Mapping[str, Any], stack: Mapping[str, Any] | None = None) -> list[str]:
+    """Return the mismatches for people: one line each with cause and cure."""
+    return [f"{a['severity']}: {a['id']}, {a['subject']}: {a['cause']} {a['cure']}" for a in findings(gpu, stack)]

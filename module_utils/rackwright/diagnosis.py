@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import diagnosis_frameworks, diagnosis_node, diagnosis_packages
+from . import diagnosis_coherence, diagnosis_frameworks, diagnosis_node, diagnosis_packages
 from .compat_rules import TablesLike
 from .diagnosis_record import ERROR, SEVERITIES, WARNING, Evidence, Finding, Report
 from .errors import InvalidInputError
 
 PASTED = "pasted-error"
-RULES = (*diagnosis_frameworks.RULES, *diagnosis_packages.RULES, *diagnosis_node.RULES)
+RULES = (*diagnosis_frameworks.RULES, *diagnosis_packages.RULES, *diagnosis_node.RULES, *diagnosis_coherence.RULES)
 
 
 def known_errors(table: Mapping[str, Any], text: str) -> list[Mapping[str, Any]]:

@@ -418,3 +418,12 @@ def test_what_stops_gpu_programs_comes_first() -> None:
     gpu = changed(node(), {"software/held": [], M2: without_module(), "driver/flavour": "proprietary"})
     severities = [finding["severity"] for finding in coherence.findings(gpu, stack())]
     assert severities == ["fail", "fail", "warn"]
+
+
+def test_lines_are_for_people() -> None:
+    gpu = changed(node(), {"software/cdi/0/driver_version": OLD})
+    assert coherence.lines(gpu) == [
+        f"fail: cdi, /etc/cdi/nvidia.yaml: The CDI specification was made for the driver {OLD}, whose files containers"
+        " no longer find. Run nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml."
+    ]
+    assert coherence.lines(node(), stack()) == []

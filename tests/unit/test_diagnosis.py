@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from unit.verdict_samples import software
 
 from ansible.module_utils.rackwright import diagnosis, gpu_code
 from ansible.module_utils.rackwright.diagnosis import check_errors, diagnose, known_errors
@@ -73,6 +74,7 @@ def gpu(*cards: str, driver: str | None = "580.95.05", cuda: str | None = "13.0"
         },
         "devices": devices,
         "topology": {"nvswitch_count": 0},
+        "software": software(driver or "580.95.05"),
         **changes,
     }
 
@@ -373,6 +375,36 @@ def test_a_healthy_node_has_no_finding_and_nothing_unmeasured() -> None:
     assert (result["findings"], result["not_measured"]) == ([], [])
     assert result["counts"] == {"error": 0, "warning": 0, "info": 0}
     assert not diagnosis.has_errors(result)
+
+
+def installed(**changes: Any) -> Evidence:
+    return evidence(gpu=gpu("H100", software={**software("580.95.05"), **changes}))
+
+
+def test_what_does_not_fit_together_is_told_with_its_cure() -> None:
+    entry = finding(installed(boots="6.1.1"), "boot-kernel")
+    assert (entry["severity"], entry["subject"]) == ("error", "n1, kernel that boots next")
+    assert "no NVIDIA module for the kernel 6.1.1, which boots next" in entry["cause"]
+    assert "playbooks/site.yml" in entry["steps"][0]
+    specs = [{"path": "/etc/cdi/nvidia.yaml", "driver_version": "570.211.01", "devices": ["all"]}]
+    entry = finding(installed(cdi=specs), "cdi")
+    assert entry["steps"] == ["Run nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"]
+    mixed = {"nvidia-container-toolkit": "1.18.1-1", "libnvidia-container1": "1.17.8-1"}
+    assert ids(installed(container_toolkit={"version": "1.18.1-1", "packages": mixed})) == {
+        "container-toolkit": "warning"
+    }
+
+
+def test_what_another_finding_tells_better_is_not_told_twice() -> None:
+    assert "module-library" not in ids(evidence(gpu=mismatch()))
+    assert "driver-library-mismatch" in ids(evidence(gpu=mismatch()))
+
+
+def test_what_is_installed_and_cannot_be_read_is_not_fine() -> None:
+    assert "packages" in unmeasured(installed(packages=None))["package-skew"]
+    assert (
+        unmeasured(evidence(gpu=gpu("H100", software=None)))["coherence"] == "the facts do not tell what is installed"
+    )
 
 
 def test_a_node_that_does_not_answer_never_passes() -> None:
