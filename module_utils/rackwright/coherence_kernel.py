@@ -145,7 +145,7 @@ def _judged(view: View, check: str, subject: str, kernel: str) -> Answer:
     if row.get("path") and found is None:
         return unknown(check, subject, view.why(f"software.modules.{kernel}.version"))
     if found is None:
-        cause = f"There is no NVIDIA module for the kernel {kernel}{_next(check)}."
+        cause = f"The kernel {kernel}{_next(check)} has no NVIDIA module."
         cure = _build_cure(view, kernel)
     elif check == DISK and view.loaded == wanted:
         cause = f"The module for the kernel {kernel} was changed to {found}, the libraries are still {wanted}."
@@ -211,13 +211,12 @@ def _build_cure(view: View, kernel: str) -> str:
     dkms, wanted = row.get("dkms"), view.user_space
     if dkms in (None, "none"):
         return f"{SITE}: the role nvidia_driver brings the module {wanted} to the kernel {kernel}."
+    if row.get("dkms_version") != wanted:
+        return f"{SITE}: the role nvidia_driver installs the module package of {wanted}, and DKMS builds it."
     if not row.get("headers"):
         package = f"linux-headers-{kernel}" if view.is_debian else f"kernel-devel-{kernel}"
         return f"Install {package}, then run dkms autoinstall -k {kernel}."
-    if dkms == "installed" and row.get("dkms_version") != wanted:
-        return f"{SITE}: the role nvidia_driver installs the module package of {wanted}, and DKMS builds it."
-    version = row.get("dkms_version") or wanted
     return (
         f"Run dkms autoinstall -k {kernel}; if it fails, the first error is in"
-        f" /var/lib/dkms/nvidia*/{version}/build/make.log."
+        f" /var/lib/dkms/nvidia*/{wanted}/build/make.log."
     )

@@ -62,8 +62,8 @@ MISMATCHES: list[tuple[str, str | None, str, dict[str, Any], str, str]] = [
         "was changed to 580.200.01, the libraries are still",
         "before the next reboot",
     ),
-    ("module-disk", None, "warn", {M1: without_module()}, f"no NVIDIA module for the kernel {K1}", "site.yml"),
-    ("module-disk", None, "fail", {M1: without_module(), LOADED: None}, "no NVIDIA module for", "site.yml"),
+    ("module-disk", None, "warn", {M1: without_module()}, f"The kernel {K1} has no NVIDIA module", "site.yml"),
+    ("module-disk", None, "fail", {M1: without_module(), LOADED: None}, "has no NVIDIA module", "site.yml"),
     ("module-disk", None, "fail", {M1: without_module(), "software/boots": None}, "no NVIDIA module", "site.yml"),
     ("boot-kernel", None, "fail", {M2: without_module()}, f"{K2}, which boots next", "site.yml"),
     (
@@ -107,6 +107,7 @@ MISMATCHES: list[tuple[str, str | None, str, dict[str, Any], str, str]] = [
         "built and not installed",
         "dkms autoinstall",
     ),
+    ("dkms-kernel", K1, "warn", {M1: without_module(dkms="added", dkms_version=OLD, headers=False)}, OLD, "site.yml"),
     ("dkms-kernel", K1, "warn", {M1: module(version=OLD, dkms_version=OLD)}, f"installed the module {OLD}", "site.yml"),
     (
         "dkms-kernel",

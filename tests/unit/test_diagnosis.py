@@ -384,7 +384,7 @@ def installed(**changes: Any) -> Evidence:
 def test_what_does_not_fit_together_is_told_with_its_cure() -> None:
     entry = finding(installed(boots="6.1.1"), "boot-kernel")
     assert (entry["severity"], entry["subject"]) == ("error", "n1, kernel that boots next")
-    assert "no NVIDIA module for the kernel 6.1.1, which boots next" in entry["cause"]
+    assert "The kernel 6.1.1, which boots next, has no NVIDIA module" in entry["cause"]
     assert "playbooks/site.yml" in entry["steps"][0]
     specs = [{"path": "/etc/cdi/nvidia.yaml", "driver_version": "570.211.01", "devices": ["all"]}]
     entry = finding(installed(cdi=specs), "cdi")

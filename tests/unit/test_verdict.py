@@ -167,7 +167,12 @@ def _set(path: str, value: Any) -> Change:
         (_set("pci_count", None), "warn", "gpu.count_bus", "the PCI bus could not be read"),
         (_set("driver.kernel_module_version", "535.274.02"), "fail", "coherence.module_library", "535.274.02 is still"),
         (_set("driver.kernel_module_version", None), "warn", "coherence.module_library", "loaded module is not known"),
-        (_set("software.boots", "6.1.1"), "fail", "coherence.boot_kernel", "no NVIDIA module for the kernel 6.1.1"),
+        (
+            _set("software.boots", "6.1.1"),
+            "fail",
+            "coherence.boot_kernel",
+            "6.1.1, which boots next, has no NVIDIA module",
+        ),
         (_set("software.packages.nvidia-smi", "550.1.1"), "fail", "coherence.package_skew", "nvidia-smi 550.1.1"),
         (_set("devices.1.ecc.pending", "disabled"), "warn", "gpu.ecc_mode", "enabled, disabled after the next reset"),
         (_set("devices.1.ecc.counters.uncorrected.volatile", 3), "fail", "gpu.ecc_errors", "3 uncorrected"),
