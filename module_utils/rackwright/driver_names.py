@@ -10,8 +10,10 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from .packages import Installed
+if TYPE_CHECKING:  # only a name in annotations; every node that is looked at would have to compile the module
+    from .packages import Installed
 
 UPSTREAM = re.compile(r"^(?:\d+:)?(\d+(?:\.\d+)+)")
 #: what NVIDIA's driver versions look like: 535.309.01, 580.142, 495.46
