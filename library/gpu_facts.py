@@ -163,6 +163,12 @@ ansible_facts:
           description: Connection and peer access of each pair of GPUs, and the number of NVSwitches.
           type: dict
           returned: always
+        software:
+          description:
+            - What NVIDIA software is installed, as C(packages) and C(held), C(modules) of each kernel with C(running) and
+              C(boots), C(fabric_manager), C(container_toolkit) and C(cdi).
+          type: dict
+          returned: always
         missing:
           description: Why each null value outside of C(devices) is null; every device has its own C(missing).
           type: dict

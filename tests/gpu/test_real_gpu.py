@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from gpu.conftest import HAS_ANSIBLE, ROOT, ansible_playbook
 
+from rackwright import coherence
 from rackwright.evidence import catalogue_rows, read_evidence
 from rackwright.verdict import judge_node
 from rackwright.verdict_gates import peak_tflops
@@ -71,6 +72,16 @@ def test_facts_agree_with_torch(run_module: RunModule, torch_devices: Devices) -
         assert device["compute_capability"] == ".".join(str(part) for part in seen["capability"])
         # torch does not count what the driver reserves
         assert 0.9 <= seen["memory"] / device["memory"]["total_bytes"] <= 1.0
+
+
+def test_what_is_installed_fits_together(run_module: RunModule, torch_devices: Devices) -> None:
+    gpu = facts_of(run_module)
+    answers = coherence.examine(gpu)
+    print(json.dumps([gpu["software"], answers], indent=1))
+    loaded = next(answer for answer in answers if answer["id"] == "module-library")
+    assert loaded["state"] == "ok", loaded
+    for answer in answers:
+        assert answer["state"] == "ok" or answer["cause"], answer
 
 
 def test_facts_agree_with_nvidia_smi(run_module: RunModule, torch_devices: Devices) -> None:

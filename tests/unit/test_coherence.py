@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -428,3 +429,9 @@ def test_lines_are_for_people() -> None:
         " no longer find. Run nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml."
     ]
     assert coherence.lines(node(), stack()) == []
+
+
+def test_every_rule_is_documented_with_its_severity_and_cure() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/verdicts.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| `coherence.")]
+    assert {row.strip("`") for row in rows} >= {f"coherence.{check.replace('-', '_')}" for check in coherence.IDS}
