@@ -165,8 +165,8 @@ ansible_facts:
           returned: always
         software:
           description:
-            - What NVIDIA software is installed, as C(packages) and C(held), C(modules) of each kernel with C(running) and
-              C(boots), C(fabric_manager), C(container_toolkit) and C(cdi).
+            - What NVIDIA software is installed, as C(packages) and C(held), C(modules) of each kernel with C(running)
+              and C(boots), C(fabric_manager), C(container_toolkit) and C(cdi).
           type: dict
           returned: always
         missing:
