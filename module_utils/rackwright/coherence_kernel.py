@@ -21,6 +21,7 @@ from .coherence_view import (
     fits,
     not_applicable,
     unknown,
+    upstream,
 )
 
 LIBRARY, DISK, DKMS, BOOT = "module-library", "module-disk", "dkms-kernel", "boot-kernel"
@@ -55,6 +56,12 @@ def _why_other_library(view: View, loaded: str, library: str) -> tuple[str, str]
         return (
             f"The host of this container runs the module {loaded}, and the container has the library {library}.",
             "Start the container again, so that it gets the libraries of the driver its host runs.",
+        )
+    locked = upstream(view.locked_driver.get("version"))
+    if loaded == locked:
+        return (
+            f"The library was moved to {library} and the module {loaded}, which the lock says, is still loaded.",
+            f"{SITE} to bring the libraries back to the lock before anything is rebooted.",
         )
     boots = view.boots or view.running or ""
     on_disk = _version(view, boots)

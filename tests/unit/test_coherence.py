@@ -422,6 +422,16 @@ def test_what_stops_gpu_programs_comes_first() -> None:
     assert severities == ["fail", "fail", "warn"]
 
 
+def test_a_library_that_left_the_lock_is_brought_back_not_rebooted_into() -> None:
+    gpu = changed(node(), {LIBRARY: "580.200.01"})
+    found = only(coherence.findings(gpu, stack()), "module-library")
+    assert f"the module {V}, which the lock says, is still loaded" in found["cause"]
+    assert "back to the lock" in found["cure"]
+    assert (
+        "eboot" in only(coherence.findings(gpu), "module-library")["cause"]
+    )  # without a lock nobody says what is right
+
+
 def test_lines_are_for_people() -> None:
     gpu = changed(node(), {"software/cdi/0/driver_version": OLD})
     assert coherence.lines(gpu) == [
