@@ -11,6 +11,7 @@ from . import faults, fleet, prerequisites
 from .apt import RELEASES
 from .errors import NodesError
 from .host import say
+from .identities import IDENTITIES
 from .image import ensure_images
 from .inventory import inventory
 from .purge import purge
@@ -31,7 +32,9 @@ def _parser() -> argparse.ArgumentParser:
 
     add("check", "say what this host lacks")
     add("prerequisites", "install what this host lacks").add_argument("--install", action="store_true", required=True)
-    add("image", "build the node image").add_argument("--release", action="append", choices=RELEASES)
+    image = add("image", "build the node image")
+    image.add_argument("--release", action="append", choices=RELEASES)
+    image.add_argument("--os", choices=tuple(IDENTITIES), default="", help="an identity other than Debian's")
     up = add("up", f"start a fleet; a node is {FORM}", with_fleet=True)
     up.add_argument("nodes", nargs="+", metavar="NODE", help=FORM)
     up.add_argument(
@@ -77,7 +80,8 @@ def _dispatch(args: argparse.Namespace) -> int:
     elif args.command == "down":
         print("changed" if fleet.down(args.fleet) else "unchanged")
     elif args.command == "image":
-        print("\n".join(plan.node for plan in ensure_images(args.release or list(RELEASES)).values()))
+        pairs = [(release, args.os) for release in args.release or RELEASES]
+        print("\n".join(plan.node for plan in ensure_images(pairs).values()))
     elif args.command == "list":
         _list()
     elif args.command == "inventory":

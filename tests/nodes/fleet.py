@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import shutil
 import subprocess
 import time
 import zlib
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import access, archives, gpus, payload
+from . import access, archives, gpus
+from .create import Order, create
 from .errors import NodesError
 from .host import locked, remove_tree, run, say
 from .image import Plan, drop_old, ensure_images
@@ -32,14 +32,16 @@ from .paths import (
     fleet_dir,
     network_name,
 )
-from .podman import ours, podman, remove_containers, succeeds, ulimits, used_subnets
+from .podman import ours, podman, remove_containers, succeeds, used_subnets
 from .spec import NodeSpec
 from .vendor import repositories
 
 _FIRST_ADDRESS = 10
 _READY_SECONDS = 90
 _WORKERS = 4
+Item = TypeVar("Item")
 T = TypeVar("T")
+Plans = dict[tuple[str, str], Plan]
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,19 @@ def find(fleet: str) -> dict[str, Found]:
 def up(fleet: str, specs: list[NodeSpec], recreate: bool = False) -> bool:
     """Bring the fleet to what is asked for; answers whether anything had to be done."""
     gpus.check_profiles([spec.profile for spec in specs])
-    plans = ensure_images([spec.release for spec in specs])
-    vendor = repositories.ensure() if any(spec.vendor == "yes" for spec in specs) else None
+    plans = ensure_images([(spec.release, spec.os) for spec in specs])
+    vendors = {kind: repositories.ensure(kind) for kind in sorted({spec.repositories for spec in specs} - {""})}
     with locked(f"fleet-{fleet}"):
-        return _up(fleet, specs, plans, vendor, recreate)
+        return _up(fleet, specs, plans, vendors, recreate)
 
 
-def _up(fleet: str, specs: list[NodeSpec], plans: dict[str, Plan], vendor: Path | None, recreate: bool) -> bool:
+def _up(fleet: str, specs: list[NodeSpec], plans: Plans, vendors: dict[str, Path], recreate: bool) -> bool:
     folder = fleet_dir(fleet)
     found = find(fleet)
     fresh = recreate or not (folder / "id_ed25519").is_file() or not succeeds("network", "exists", network_name(fleet))
-    mounts = {s.name: str(vendor) if vendor and s.vendor == "yes" else "" for s in specs}
-    digests = {s.name: s.digest(plans[s.release].node, gpus.scenario(s.profile), mounts[s.name]) for s in specs}
+    mounts = {s.name: str(vendors[s.repositories]) if s.repositories else "" for s in specs}
+    plan = {s.name: plans[s.release, s.os] for s in specs}
+    digests = {s.name: s.digest(plan[s.name].node, gpus.scenario(s.profile), mounts[s.name]) for s in specs}
     keep = (
         set()
         if fresh
@@ -109,15 +112,13 @@ def _up(fleet: str, specs: list[NodeSpec], plans: dict[str, Plan], vendor: Path 
     archives.harvest()
     new = [spec for spec in specs if spec.name not in keep]
     say(f"Starting {', '.join(spec.text for spec in new)} (GPUs are simulated)")
-    _each(
-        new,
-        lambda spec: _start(
-            fleet, spec, plans[spec.release], digests[spec.name], addresses, user_key, mounts[spec.name]
-        ),
-    )
+    orders = [
+        Order(fleet, spec, plan[spec.name], digests[spec.name], addresses, user_key, mounts[spec.name]) for spec in new
+    ]
+    _each(orders, create)
     _write_state(fleet, specs, addresses)
-    if vendor:
-        shutil.copy(vendor / repositories.KEY_FILE, folder / repositories.KEY_FILE)
+    for kind, vendor in vendors.items():
+        repositories.publish(kind, vendor, folder)
     _each(new, lambda spec: wait_ready(fleet, spec.name))
     drop_old(plans.values())
     repositories.drop_old(mounted_vendors())
@@ -125,7 +126,7 @@ def _up(fleet: str, specs: list[NodeSpec], plans: dict[str, Plan], vendor: Path 
     return True
 
 
-def _each(items: list[NodeSpec], work: Callable[[NodeSpec], T]) -> list[T]:
+def _each(items: list[Item], work: Callable[[Item], T]) -> list[T]:
     """Do the same for several nodes side by side; the first error is raised after all have ended."""
     with ThreadPoolExecutor(max_workers=_WORKERS) as pool:
         return [future.result() for future in [pool.submit(work, item) for item in items]]
@@ -179,89 +180,6 @@ def _ensure_network(fleet: str, nodes: int) -> str:
     if detail.get("subnets"):
         return str(detail["subnets"][0]["subnet"])
     return str(detail["plugins"][0]["ipam"]["ranges"][0][0]["subnet"])
-
-
-def _start(
-    fleet: str, spec: NodeSpec, plan: Plan, digest: str, addresses: dict[str, str], user_key: str, vendor: str
-) -> None:
-    """Create a node, lay its own files into it, then let it boot."""
-    folder = fleet_dir(fleet) / spec.name
-    name = container_name(fleet, spec.name)
-    what = f"start node {spec.name} of fleet {fleet}"
-    # A run that was killed may have left half a node, perhaps with other GPUs.
-    remove_tree(folder)
-    host_key = folder / "ssh_host_ed25519_key"
-    public = access.make_key(host_key, spec.name)
-    gpus.write_pci_tree(spec.profile, folder / "pci")
-    archive = archives.seed(fleet, spec.name, spec.release)
-    sources = _sources(plan, spec)
-    files = payload.node_files(
-        user_key,
-        host_key.read_text(encoding="ascii"),
-        public,
-        sources,
-        {
-            "etc/simnvml/node.conf": gpus.scenario(spec.profile),
-            "etc/simnvml/mode": "always\n" if spec.driver == "installed" else "managed\n",
-        },
-    )
-    labels = {
-        LABEL: "node",
-        LABEL_CHECKOUT: CHECKOUT,
-        LABEL_FLEET: fleet,
-        LABEL_NODE: spec.name,
-        LABEL_SPEC: digest,
-        LABEL_ADDRESS: addresses[spec.name],
-        LABEL_VENDOR: vendor,
-    }
-    options = [part for key, value in labels.items() for part in ("--label", f"{key}={value}")]
-    for other, address in addresses.items():
-        options += ["--add-host", f"{other}:{address}"] if other != spec.name else []
-    for item in spec.tmpfs:
-        path, _, size = item.rpartition(":")
-        options += ["--tmpfs", f"{path}:rw,exec,size={size}"]
-    options += ["-v", f"{vendor}:{repositories.MOUNT}:ro"] if vendor else []
-    podman(
-        "--runtime",
-        "runc",
-        "create",
-        "--name",
-        name,
-        "--hostname",
-        spec.name,
-        *options,
-        "--network",
-        network_name(fleet),
-        "--ip",
-        addresses[spec.name],
-        *ulimits(),
-        "--pids-limit",
-        "8192",
-        "--pull=never",
-        "--systemd=always",
-        "--restart=always",
-        "--shm-size",
-        "256m",
-        "-v",
-        f"{folder / 'pci'}:/sys/bus/pci/devices:ro",
-        "-v",
-        f"{archive}:/var/cache/apt/archives",
-        plan.node,
-        "/sbin/init",
-        what=what,
-    )
-    # Without archive=false podman makes root the owner of everything.
-    podman("cp", "--archive=false", "-", f"{name}:/", what=what, stdin=files)
-    podman("start", name, what=what)
-
-
-def _sources(plan: Plan, spec: NodeSpec) -> str:
-    """The node's apt sources; the port of a mirror that cannot be reached refuses at once."""
-    text = plan.mirror.deb822(spec.release, tuple(spec.components.split("+")))
-    if spec.mirror == "none":
-        text = text.replace(f"URIs: {plan.mirror.security}\n", "URIs: http://127.0.0.1:9/debian-security\n")
-        text = text.replace(f"URIs: {plan.mirror.archive}\n", "URIs: http://127.0.0.1:9/debian\n")
-    return text
 
 
 def ssh_command(folder: Path, node: str, *command: str) -> list[str]:
@@ -323,6 +241,7 @@ def _write_state(fleet: str, specs: list[NodeSpec], addresses: dict[str, str]) -
                     "driver": s.driver,
                     "mirror": s.mirror,
                     "vendor": s.vendor,
+                    "os": s.os,
                     "address": addresses[s.name],
                     "container": container_name(fleet, s.name),
                 }

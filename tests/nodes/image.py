@@ -21,8 +21,11 @@ from .apt import COMPONENTS, KEYRING, Mirror, conf_text, find_mirror, passed_on,
 from .archives import cache_dir
 from .errors import NodesError
 from .host import give_back, locked, require_free, run, say, stream
+from .identities import EL_PACKAGES, IDENTITIES, Identity
+from .image_setup import setup_script
 from .paths import CACHE, CHECKOUT, LABEL, LABEL_CHECKOUT, LABEL_RELEASE, SIMNVML
 from .podman import ours, podman, remove_containers, succeeds, ulimits
+from .vendor import repositories
 
 PACKAGES = (
     "systemd",
@@ -41,7 +44,6 @@ PACKAGES = (
     "kmod",
     "debian-archive-keyring",
 )
-BUILD_PACKAGES = ("gcc", "libc6-dev", "make")
 _FORMAT = 1
 _YOUNG_SECONDS = 600
 
@@ -54,28 +56,58 @@ class Plan:
     mirror: Mirror
     settings: dict[str, str]
     certificates: dict[str, str]
+    os: str = ""
+    vendor: str = ""
+
+    @property
+    def identity(self) -> Identity | None:
+        """The system that the image pretends to be."""
+        return IDENTITIES.get(self.os)
+
+    @property
+    def redhat(self) -> bool:
+        """Whether it has dnf instead of apt."""
+        return self.identity is not None and self.identity.redhat
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Debian packages of the base."""
+        return (*PACKAGES, *EL_PACKAGES) if self.redhat else PACKAGES
+
+    @property
+    def title(self) -> str:
+        """How messages and containers call it."""
+        return f"{self.release}-{self.os}" if self.os else self.release
 
     @property
     def base(self) -> str:
         """Tag of the plain Debian."""
-        inputs = [_FORMAT, self.mirror.lines(self.release, ("main",)), PACKAGES, self.settings]
+        inputs = [_FORMAT, self.mirror.lines(self.release, ("main",)), self.packages, self.settings]
         return f"localhost/rackwright/base:{self.release}-{_digest(json.dumps(inputs, sort_keys=True).encode())}"
 
     @property
     def node(self) -> str:
         """Tag of the node image."""
-        parts = [self.base.encode(), _SETUP.encode()]
+        parts = [self.base.encode(), setup(self).encode(), self.vendor.encode()]
         for name, data in sorted({**self.files(), **simnvml_sources()}.items()):
             parts += [name.encode(), data]
-        return f"localhost/rackwright/node:{self.release}-{_digest(*parts)}"
+        return f"localhost/rackwright/node:{self.title}-{_digest(*parts)}"
 
     def files(self) -> dict[str, bytes]:
         """Files laid into the image before its setup runs."""
-        return payload.image_files(
+        files = payload.image_files(
             sources=self.mirror.deb822(self.release, COMPONENTS),
             apt_conf=conf_text(self.settings),
             certificates=self.certificates,
         )
+        if self.identity:
+            files |= {name: text.encode() for name, text in self.identity.files().items()}
+        return files
+
+
+def setup(plan: Plan) -> str:
+    """The script that makes a node of the base."""
+    return setup_script(plan.identity.major if plan.identity and plan.redhat else None)
 
 
 def _digest(*parts: bytes) -> str:
@@ -98,34 +130,39 @@ def simnvml_sources(folder: Path = SIMNVML) -> dict[str, bytes]:
     }
 
 
-def make_plan(release: str) -> Plan:
+def make_plan(release: str, os: str = "") -> Plan:
     """Read the host's configuration."""
     mirror = find_mirror(read_sources())
     dump = run(["apt-config", "dump", "Acquire"], "read the host's apt configuration").stdout
-    return Plan(release, mirror, passed_on(dump), certificates.extra_certificates())
+    identity = IDENTITIES.get(os)
+    # what an EL node has installed comes from there
+    vendor = str(repositories.ensure("rpm")) if identity and identity.redhat else ""
+    return Plan(release, mirror, passed_on(dump), certificates.extra_certificates(), os, vendor)
 
 
-def ensure_images(releases: list[str]) -> dict[str, Plan]:
-    """Build what is missing, releases side by side; answers the plan, with the tag, of each release."""
-    plans = [make_plan(release) for release in dict.fromkeys(releases)]
+def ensure_images(wanted: list[tuple[str, str]]) -> dict[tuple[str, str], Plan]:
+    """Build what is missing, two side by side; answers the plan, with the tag, of each pair of release and identity."""
+    plans = {pair: make_plan(*pair) for pair in dict.fromkeys(wanted)}
     with ThreadPoolExecutor(max_workers=2) as pool:
-        list(pool.map(ensure_image, plans))
-    return {plan.release: plan for plan in plans}
+        list(pool.map(ensure_image, plans.values()))
+    return plans
 
 
 def ensure_image(plan: Plan) -> None:
     """Build the node image unless it is there; two runs at once build it once."""
     if succeeds("image", "exists", plan.node):
         return
-    with locked(f"image-{plan.release}"):
+    with locked(f"image-{plan.title}"):
         if succeeds("image", "exists", plan.node):
             return
-        what = f"build the {plan.release} node image"
+        what = f"build the {plan.title} node image"
         require_free(CACHE, 1.5, what)
         require_free(Path("/var/lib/containers"), 2, what)
-        say(f"Building the {plan.release} node image (once; kept until its inputs change)")
-        if not succeeds("image", "exists", plan.base):
-            _build_base(plan)
+        say(f"Building the {plan.title} node image (once; kept until its inputs change)")
+        # several identities have one base
+        with locked(f"base-{plan.base.rpartition(':')[2]}"):
+            if not succeeds("image", "exists", plan.base):
+                _build_base(plan)
         _build_node(plan)
 
 
@@ -135,7 +172,7 @@ def _labels(release: str) -> list[str]:
 
 
 def _build_base(plan: Plan) -> None:
-    prefix = f"  [{plan.release}] "
+    prefix = f"  [{plan.title}] "
     CACHE.mkdir(parents=True, exist_ok=True)
     aptopts = [f"--aptopt={line.rstrip()}" for line in conf_text(plan.settings).splitlines()]
     # The image brings its own file with the same settings.
@@ -144,7 +181,7 @@ def _build_base(plan: Plan) -> None:
         "mmdebstrap",
         "--mode=root",
         "--variant=minbase",
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(plan.packages)}",
         f"--keyring={KEYRING}",
         *aptopts,
         forget,
@@ -168,7 +205,7 @@ def _build_base(plan: Plan) -> None:
         podman(
             "import",
             "-q",
-            *_labels(plan.release),
+            *_labels(plan.title),
             "--change",
             "STOPSIGNAL SIGRTMIN+3",
             "--change",
@@ -184,34 +221,9 @@ def _quiet(line: str) -> str | None:
     return line if line.startswith(("I:", "E:", "W:")) and "tempdir" not in line else None
 
 
-_SETUP = """
-set -eu
-export DEBIAN_FRONTEND=noninteractive
-tar -C / -xf -
-rm -f /etc/apt/sources.list /etc/apt/sources.list.d/0000*
-id rackwright >/dev/null 2>&1 || useradd --create-home --shell /bin/bash rackwright
-update-ca-certificates >/dev/null 2>&1
-# Package lists stay in the image: a real server has them, and check mode on a clean node needs them.
-apt-get -qq update --error-on=any
-echo "I: compiling the simulated NVML"
-apt-get -qq install -y --no-install-recommends BUILD_PACKAGES >/dev/null
-make -s --no-print-directory -C /src/tests/simnvml install DESTDIR= >/src/log 2>&1 || { tail -20 /src/log; exit 1; }
-apt-get -qq purge -y --auto-remove BUILD_PACKAGES >/dev/null
-ldconfig
-rm -rf /src /var/cache/apt/*.bin /var/log/apt/* /etc/ssh/ssh_host_* /root/.cache
-systemctl disable apt-daily.timer apt-daily-upgrade.timer >/dev/null 2>&1
-systemctl mask getty.target console-getty.service systemd-networkd-wait-online.service >/dev/null 2>&1
-systemctl enable ssh.service >/dev/null 2>&1
-# Otherwise the first boot runs ldconfig and others again, at the same time as what else calls them.
-if [ -x /usr/lib/systemd/systemd-update-done ]; then /usr/lib/systemd/systemd-update-done; fi
-: > /etc/machine-id
-rm -f /var/lib/dbus/machine-id
-""".replace("BUILD_PACKAGES", " ".join(BUILD_PACKAGES))
-
-
 def _build_node(plan: Plan) -> None:
-    prefix = f"  [{plan.release}] "
-    name = f"rackwright-{CHECKOUT}-build-{plan.release}"
+    prefix = f"  [{plan.title}] "
+    name = f"rackwright-{CHECKOUT}-build-{plan.title}"
     cache = cache_dir(plan.release)
     files = payload.tar({**plan.files(), **simnvml_sources()})
     remove_containers([name])
@@ -235,12 +247,13 @@ def _build_node(plan: Plan) -> None:
                 f"{LABEL_CHECKOUT}={CHECKOUT}",
                 "-v",
                 f"{cache}:/var/cache/apt/archives",
+                *(["-v", f"{plan.vendor}:{repositories.MOUNT}:ro"] if plan.vendor else []),
                 plan.base,
                 "/bin/sh",
                 "-c",
-                _SETUP,
+                setup(plan),
             ],
-            f"set up the {plan.release} node image",
+            f"set up the {plan.title} node image",
             prefix=prefix,
             stdin=files,
             timeout=900,
@@ -250,7 +263,7 @@ def _build_node(plan: Plan) -> None:
             "commit",
             "-q",
             "--pause=false",
-            *_labels(plan.release),
+            *_labels(plan.title),
             "--change",
             "STOPSIGNAL SIGRTMIN+3",
             "--change",
@@ -268,10 +281,10 @@ def _build_node(plan: Plan) -> None:
 def drop_old(plans: Collection[Plan]) -> None:
     """Remove this checkout's images of earlier inputs that no container uses any more."""
     wanted = {tag for plan in plans for tag in (plan.node, plan.base)}
-    releases = {plan.release for plan in plans}
+    titles = {plan.title for plan in plans}
     for image in ours("images"):
         # A young image may belong to a run that has not started its containers yet.
         old = time.time() - image.get("Created", 0) > _YOUNG_SECONDS
-        release = (image.get("Labels") or {}).get(LABEL_RELEASE)
-        if old and release in releases and image.get("Names") and not wanted.intersection(image["Names"]):
+        title = (image.get("Labels") or {}).get(LABEL_RELEASE)
+        if old and title in titles and image.get("Names") and not wanted.intersection(image["Names"]):
             podman("rmi", image["Id"], what=f"remove the old image {image['Id'][:12]}", check=False)

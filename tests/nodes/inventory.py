@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 
 from .fleet import state
+from .identities import IDENTITIES
 from .paths import fleet_dir
-from .vendor.repositories import KEY_FILE, MOUNT
+from .vendor.repositories import MOUNT, key_name
 
 BOOT_TIME = "stat -c %Y /proc/1"
 
@@ -19,10 +20,13 @@ def inventory(fleet: str) -> str:
     for name, node in state(fleet)["nodes"].items():
         hosts[name] = {"node_profile": node["profile"], "node_release": node["release"], "node_driver": node["driver"]}
         if node.get("vendor") == "yes":
+            identity = IDENTITIES.get(node.get("os", ""))
+            kind = "rpm" if identity and identity.redhat else "deb"
             hosts[name] |= {
                 "stack_driver_source": "nvidia",
                 "stack_repository_url": f"file://{MOUNT}/compute/cuda/repos/{{distro}}/{{arch}}/",
-                "stack_repository_key": str(folder / KEY_FILE),
+                "stack_repository_key": str(folder / key_name(kind)),
+                "stack_repository_key_fingerprint": (folder / f"vendor-{kind}.fingerprint").read_text().strip(),
             }
     variables = {
         "ansible_ssh_common_args": f"-F {folder / 'ssh_config'}",

@@ -39,15 +39,18 @@ def image_files(sources: str, apt_conf: str, certificates: dict[str, str]) -> di
     return {name: text.encode() for name, text in texts.items()}
 
 
-def node_files(authorized_key: str, host_key: str, host_key_public: str, sources: str, extra: dict[str, str]) -> bytes:
+def node_files(
+    authorized_key: str, host_key: str, host_key_public: str, sources: str | None, extra: dict[str, str]
+) -> bytes:
     """Archive of the files that belong to one node."""
     texts = {
         f"home/{USER}/.ssh/authorized_keys": authorized_key,
         "etc/ssh/ssh_host_ed25519_key": host_key,
         "etc/ssh/ssh_host_ed25519_key.pub": host_key_public,
-        "etc/apt/sources.list.d/debian.sources": sources,
         **extra,
     }
+    if sources is not None:
+        texts["etc/apt/sources.list.d/debian.sources"] = sources
     return tar({name: text.encode() for name, text in texts.items()}, folders=(f"home/{USER}/.ssh",))
 
 

@@ -24,6 +24,20 @@ PROGRAMS = {
     "gcc": "gcc",
     "make": "make",
 }
+# for nodes with the vendor's repositories only
+VENDOR_PROGRAMS = {
+    "deb": {"gpg": "gnupg", "gpgconf": "gnupg", "apt-get": "apt", "gcc": "gcc"},
+    "rpm": {
+        "gpg": "gnupg",
+        "gpgconf": "gnupg",
+        "apt-get": "apt",
+        "gcc": "gcc",
+        "rpmbuild": "rpm",
+        "rpmsign": "rpm",
+        "createrepo_c": "createrepo-c",
+        "modifyrepo_c": "createrepo-c",
+    },
+}
 NETWORK_BACKENDS = (
     "/usr/lib/podman/netavark",
     "/usr/libexec/podman/netavark",
@@ -50,6 +64,22 @@ def missing_packages(
     if not has_module("ensurepip"):
         missing.append("python3-venv")
     return list(dict.fromkeys(missing))
+
+
+def missing_for_vendor(kind: str, has_program: Callable[[str], object] = find_program) -> list[str]:
+    """Debian names of what the vendor's repositories of one kind are built with and is not there."""
+    return list(dict.fromkeys(name for program, name in VENDOR_PROGRAMS[kind].items() if not has_program(program)))
+
+
+def check_vendor(kind: str) -> None:
+    """Raise one sentence naming everything that is missing for these repositories."""
+    missing = missing_for_vendor(kind)
+    if missing:
+        raise NodesError(
+            f"build the vendor's {kind} repositories on this host",
+            f"these packages are missing: {', '.join(missing)}",
+            "Run `tests/nodes/nodes.py prerequisites --install`, or install them with the system's package manager",
+        )
 
 
 def os_ids(text: str) -> set[str]:
@@ -93,10 +123,14 @@ def _candidates(packages: list[str]) -> list[str]:
     return offered
 
 
+def _all_missing() -> list[str]:
+    return list(dict.fromkeys([*missing_packages(), *missing_for_vendor("deb"), *missing_for_vendor("rpm")]))
+
+
 def install() -> None:
     """Install what is missing on Debian or Ubuntu; a complete host is left alone."""
     check_privilege()
-    missing = missing_packages()
+    missing = _all_missing()
     if not missing:
         say("All prerequisites are installed")
         return
@@ -140,7 +174,7 @@ def install() -> None:
         prefix="  ",
         show=lambda line: line if line.startswith(("Setting up", "E:", "W:", "Need to get")) else None,
     )
-    still = missing_packages()
+    still = _all_missing()
     if still:
         raise NodesError(what, f"still missing after the installation: {', '.join(still)}", "See the lines above")
     say("All prerequisites are installed")

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, replace
 
 from .apt import COMPONENTS, RELEASES
 from .errors import NodesError
+from .identities import IDENTITIES, Identity
 
 FORM = (
     "NAME=PROFILE:RELEASE[,driver=none|installed][,mirror=host|none][,components=main+contrib][,tmpfs=/path:SIZE]"
-    "[,vendor=yes]"
+    "[,vendor=yes][,os=rocky9]"
 )
 DRIVERS = ("none", "installed")
 MIRRORS = ("host", "none")
@@ -35,11 +36,24 @@ class NodeSpec:
     components: str = "+".join(COMPONENTS)
     tmpfs: tuple[str, ...] = ()
     vendor: str = "no"
+    os: str = ""
 
     def digest(self, image: str, scenario: str, vendor: str = "") -> str:
         """Changes exactly when the node has to be made anew; `vendor` is the build of the repositories it mounts."""
         text = json.dumps([asdict(self), image, scenario, vendor], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def identity(self) -> Identity | None:
+        """The system that the node pretends to be; None: the Debian that it is."""
+        return IDENTITIES.get(self.os)
+
+    @property
+    def repositories(self) -> str:
+        """Kind of the vendor's repositories that the node mounts: deb, rpm or none; RHEL's own are among the latter."""
+        if self.identity and self.identity.redhat:
+            return "rpm"
+        return "deb" if self.vendor == "yes" else ""
 
     @property
     def text(self) -> str:
@@ -49,6 +63,7 @@ class NodeSpec:
         extras += [f",components={self.components}"] if self.components != "+".join(COMPONENTS) else []
         extras += [f",tmpfs={item}" for item in self.tmpfs]
         extras += [f",vendor={self.vendor}"] if self.vendor != "no" else []
+        extras += [f",os={self.os}"] if self.os else []
         return f"{self.name}={self.profile}:{self.release}{''.join(extras)}"
 
 
@@ -83,6 +98,8 @@ def _apply(spec: NodeSpec, text: str, key: str, value: str) -> NodeSpec:
         return replace(spec, components=value)
     if key == "vendor" and value in VENDORS:
         return replace(spec, vendor=value)
+    if key == "os" and value in IDENTITIES:
+        return replace(spec, os=value)
     if key == "tmpfs" and _TMPFS.fullmatch(value):
         return replace(spec, tmpfs=(*spec.tmpfs, value))
     raise _refuse(text, f"the option {key}={value} is unknown or has a value that is not allowed")
