@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from . import coherence
+
 
 def fingerprint(gpu: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of the fact ``gpu`` must not change between two proofs: situation, driver and every GPU's identity.
+    """Return what of the fact ``gpu`` must not change between two proofs: situation, driver, what does not fit together
+    (None for nothing), and every GPU's identity.
 
     Readings that move by themselves (temperature, clocks, memory in use) are left out.
     """
@@ -18,6 +21,7 @@ def fingerprint(gpu: Mapping[str, Any]) -> dict[str, Any]:
         "simulated": bool(gpu.get("simulated")),
         "kernel_module": driver.get("kernel_module_version"),
         "library": driver.get("library_version"),
+        "coherence": sorted({answer["id"] for answer in coherence.findings(gpu)}) or None,
         "devices": sorted(_device(device) for device in gpu.get("devices") or []),
     }
 

@@ -23,6 +23,9 @@ GPU: dict[str, Any] = {
 }
 
 
+MIXED = {"packages": {"nvidia-smi": "580.178.04-1", "libnvidia-ml1": "580.65.06-1"}}
+
+
 def last(verdict: str = "pass") -> dict[str, Any]:
     return {"verdict": verdict, "run_id": "R1", "fingerprint": proof.fingerprint(GPU)}
 
@@ -51,7 +54,8 @@ def test_an_unchanged_node_is_not_proven_again() -> None:
         (None, GPU, "never proven"),
         (last("fail"), GPU, "the last verdict was fail (run R1)"),
         (last(), changed("situation", "gpu_lost"), "situation changed since the last proof"),
-        (last(), changed("driver/library_version", "595.91.07"), "library changed since the last proof"),
+        (last(), changed("driver/library_version", "595.91.07"), "coherence, library changed since the last proof"),
+        (last(), {**GPU, "software": MIXED}, "coherence changed since the last proof"),
         (last(), changed("driver/kernel_module_version", None), "kernel module changed since the last proof"),
         (last(), changed("devices/1/state", "lost"), "devices changed since the last proof"),
         (last(), changed("devices/1/uuid", "GPU-3"), "devices changed since the last proof"),
