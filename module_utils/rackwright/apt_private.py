@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from .repository_apt import entry, others, source_path
 
 ETC = Path("etc/apt")
 LISTS = Path("var/lib/apt/lists")
+MIRROR = re.compile(r"^the mirror \S+ cannot be used: ")
 
 
 class PrivateLists:
@@ -149,10 +151,11 @@ def _unusable(error: RackwrightError, url: str, node: str) -> RackwrightError:
         )
     if "lock" in error.action or "space left" in cause:
         return error
+    how = "is no package repository" if "404" in cause else f"cannot be used: {MIRROR.sub('', cause)}"
     return MissingError(
         "read the repository",
         node,
-        f"{shown(url)} cannot be used: {cause}",
+        f"{shown(url)} {how}",
         "Correct stack_repository_url, or make it reachable from the node (DNS, route, proxy)",
         found=cause,
     )
