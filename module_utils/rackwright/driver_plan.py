@@ -88,6 +88,7 @@ class Found:
         packages: ``name=version``, or the name alone for packages with versions of their own.
         remove: installed packages that go in the same transaction.
         precedes: ``name=version`` of what is installed before the driver; ``precedes_remove`` goes with it.
+        enable: repositories beside the driver's own that have to be enabled and that the node knows (``epel``).
         holds: names to hold.
         pending: what would change, one line for each package.
         files: configuration files (for ``config_files``) that keep the package manager from moving the driver.
@@ -104,6 +105,7 @@ class Found:
     precedes: list[str] = field(default_factory=list)
     precedes_remove: list[str] = field(default_factory=list)
     streams: list[str] = field(default_factory=list)
+    enable: list[str] = field(default_factory=list)
     holds: list[str] = field(default_factory=list)
     pending: list[str] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)

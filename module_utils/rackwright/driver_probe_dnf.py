@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,24 @@ from .fetch import shown
 from .packages import Candidate, Change, Installed
 from .packages_base import Run, Transaction
 from .packages_dnf import Dnf
-from .packages_repos import REPOSITORIES
+from .packages_repos import REPOSITORIES, missing_repositories
 from .packages_rpm import parse_module_list
 from .repository import Wish, repository_key, wish_from_options
 
 REPOSITORY = "nvidia-cuda"
 KMODS = ("kmod-nvidia*", "dkms-nvidia*")
+# DKMS is in EPEL, and some of what EPEL has needs CRB
+NEEDED = ("epel", "crb")
 SIGNED = ("not signed by a key", "signature")
+
+
+@dataclass
+class Beside:
+    """Repositories beside NVIDIA's: ids to enable, their kinds, and whether one comes with a missing package."""
+
+    ids: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    unseen: bool = False
 
 
 class DnfSide:
@@ -83,7 +95,9 @@ class DnfSide:
             pending=pending_changes(fate.packages, statuses, fate.remove),
             notes=notes,
         )
-        changes = self._simulate(dnf, found, request, statuses) if found.pending else []
+        beside = self._beside()
+        changes = self._simulate(dnf, found, request, statuses, beside) if found.pending else []
+        found.enable = beside.kinds if found.pending else []
         found.pending = [change.text() for change in changes] or found.pending
         found.pending += [f"enable the module stream {spec}" for spec in self.dnf.pending_streams(streams)]
         found.holds = sorted({*(row.partition("=")[0] for row in fate.packages), *brought(changes)})
@@ -153,10 +167,33 @@ class DnfSide:
         packages = [row for row in fate.packages if row.partition("=")[0] not in other]
         return Split(packages, sorted({*fate.remove, *other}))
 
-    def _simulate(self, dnf: Dnf, found: Found, request: Request, statuses: dict[str, Installed]) -> list[Change]:
+    def _beside(self) -> Beside:
+        """Return what of EPEL and CRB is switched off and known. What is not may not be needed: a site's own mirror may
+        carry DKMS, and where nothing does the simulation says so."""
+        found = Beside()
+        for kind in NEEDED:
+            try:
+                missing = missing_repositories(self.dnf, [kind])
+            except MissingError:
+                continue
+            found.ids += [row.id for row in missing.known]
+            found.kinds += [kind] if missing.known or missing.packages else []
+            found.unseen = found.unseen or bool(missing.packages)
+        return found
+
+    def _simulate(
+        self, dnf: Dnf, found: Found, request: Request, statuses: dict[str, Installed], beside: Beside
+    ) -> list[Change]:
         """Try the whole transaction; refuse one that moves the branch or takes others away."""
         movable = sorted(driver_in(statuses))
-        changes = dnf.plan(Transaction(found.packages, found.remove, True, movable))
+        options = [f"--enablerepo={one}" for one in beside.ids]
+        try:
+            changes = dnf.plan(Transaction(found.packages, found.remove, True, movable), *options)
+        except MissingError as error:
+            if not (beside.unseen and error.expected == "dkms"):
+                raise
+            found.notes.append("DKMS comes from EPEL, whose package (epel-release) is installed before the driver.")
+            return []
         refuse_strange(changes, found, request, self.node)
         return changes
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import RackwrightError
+from .errors import MissingError, RackwrightError
 from .packages import Change, Installed, matching
 from .packages_base import PackageManager, Transaction
 from .packages_repos import enable, missing_repositories
@@ -78,6 +78,8 @@ class PackageSet:
     def __init__(self, manager: PackageManager, wish: Wish, check_mode: bool) -> None:
         self.manager, self.wish, self.check_mode = manager, wish, check_mode
         self.outcome = Outcome()
+        # a repository comes with a package that check mode does not install
+        self.unseen = False
 
     def run(self) -> Outcome:
         """Repair, refresh, upgrade, install, hold: each only where it is needed."""
@@ -132,7 +134,10 @@ class PackageSet:
             return
         found = missing_repositories(self.manager, self.wish.enable)
         self.outcome.enabled = [row.id for row in found.known]
-        if not self.check_mode:
+        if self.check_mode:
+            self.manager.assume_enabled = self.outcome.enabled
+            self.unseen = bool(found.packages)
+        else:
             enable(self.manager, found.known)
         if found.packages:
             transaction = Transaction(found.packages)
@@ -187,7 +192,12 @@ class PackageSet:
         if not (wanted or unwanted):
             return
         transaction = Transaction(wanted, unwanted, self.wish.allow_downgrade, self.outcome.on_hold)
-        self.outcome.changes += self.manager.plan(transaction)
+        try:
+            self.outcome.changes += self.manager.plan(transaction)
+        except MissingError:
+            if not self.unseen:
+                raise
+            self.outcome.unresolved += wanted
         if not self.check_mode:
             self.manager.apply(transaction)
 

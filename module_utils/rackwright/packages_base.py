@@ -52,6 +52,8 @@ class PackageManager(ABC):
     kind = ""
     # packages of module streams that are about to be enabled count as offered (check mode)
     ignore_streams = False
+    # repositories that are about to be enabled (check mode)
+    assume_enabled: Sequence[str] = ()
 
     def __init__(
         self,

@@ -78,7 +78,8 @@ class Dnf(PackageManager):
 
     def _command(self, *arguments: str) -> list[str]:
         hotfixes = ["--setopt=*.module_hotfixes=1"] if self.ignore_streams else []
-        return ["dnf", *COMMON, *self._options, *hotfixes, *arguments]
+        enabled = [f"--enablerepo={one}" for one in self.assume_enabled]
+        return ["dnf", *COMMON, *self._options, *enabled, *hotfixes, *arguments]
 
     def get(self, action: str, *arguments: str) -> str:
         """Run dnf; raise the explained error when it fails."""
@@ -184,10 +185,14 @@ class Dnf(PackageManager):
         """Make the upgrade that was planned."""
         self.get("upgrade the packages", *UPGRADES[kind])
 
-    def plan(self, transaction: Transaction) -> list[Change]:
-        """Return what a transaction would do; refuse one that takes away what nobody named."""
+    def plan(self, transaction: Transaction, *more: str) -> list[Change]:
+        """Return what a transaction would do; refuse one that takes away what nobody named.
+
+        Args:
+            more: further options of dnf.
+        """
         with self._unlocked(self._names(transaction)) as options, self._script(transaction) as words:
-            changes = self.simulate(transaction.action, *options, *EXACT, *words)
+            changes = self.simulate(transaction.action, *options, *more, *EXACT, *words)
         staying = {change.name for change in changes if change.new}
         extra = {change.name for change in changes if change.new is None} - set(transaction.remove) - staying
         if extra:

@@ -237,7 +237,7 @@ def _conflict(text: str, action: str, node: str, _free: int | None) -> Rackwrigh
                 action,
                 node,
                 f"no enabled repository offers {lacking[1]}, which {lacking[2]} needs",
-                "Enable EPEL (and CRB beside it): os_base does so with os_base_repositories where the node knows them",
+                "Lay a .repo file for EPEL, which has DKMS, or your mirror of it into /etc/yum.repos.d, and run again",
                 expected="dkms",
             )
     if not re.search(r"^ *Problem(?: \d+)?: ", text, re.MULTILINE) and "file conflicts" not in text.lower():
