@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .driver_plan_apt import (
     split,
     unattended,
 )
+from .errors import RackwrightError
 from .fetch import shown
 from .packages import Candidate, Change, Installed
 from .packages_apt import Apt, Run
@@ -104,9 +106,17 @@ class AptSide:
         """Return exact versions for a request, or refuse it."""
         statuses = self.statuses()
         names = [*request.names(with_module), *request.precedes, *driver_in(statuses)]
-        if request.source == "nvidia":
-            return self._from_vendor(request, statuses, names, with_module)
-        return self._from_archive(request, statuses, names, with_module, host["platform"]["codename"])
+        try:
+            if request.source == "nvidia":
+                return self._from_vendor(request, statuses, names, with_module)
+            return self._from_archive(request, statuses, names, with_module, host["platform"]["codename"])
+        except OSError as error:
+            raise RackwrightError(
+                "read the package lists",
+                self.node,
+                f"{error.strerror or error} ({error.filename or tempfile.gettempdir()})",
+                f"Look at the file, or free space in {tempfile.gettempdir()}, and run again",
+            ) from error
 
     def _found(self, chosen: str, request: Request, statuses: dict[str, Installed], fate: Split) -> Found:
         return Found(

@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from ansible.module_utils.rackwright.driver_probe_apt import own_sources
+import pytest
+
+from ansible.module_utils.rackwright import driver_probe_apt
+from ansible.module_utils.rackwright.driver_plan import Request
+from ansible.module_utils.rackwright.driver_probe_apt import AptSide, own_sources
+from ansible.module_utils.rackwright.errors import RackwrightError
 
 WANTED = ["contrib", "non-free"]
 
@@ -59,3 +65,20 @@ def test_a_file_nobody_else_can_read_is_written_anew(tmp_path: Path) -> None:
 
     assert [(file["path"], file["mode"]) for file in found.files] == [("/etc/apt/sources.list.d/a.sources", "0644")]
     assert found.files[0]["content"] == path.read_text(encoding="utf-8")
+
+
+def test_no_room_for_lists_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device", "/tmp/rackwright-lists-x/sources.list")
+
+    def run(command: Sequence[str]) -> tuple[int, str, str]:
+        return 0, "", ""
+
+    monkeypatch.setattr(driver_probe_apt, "PrivateLists", full)
+    lay_out(tmp_path, a_sources=stanza("bookworm", "main"))
+    request = Request("distribution", "535.309.01", ["nvidia-smi"], [], [], [], {"components": WANTED}, "auto")
+    sentence = (
+        r"^Could not read the package lists on gpu-a: No space left on device \(/tmp/rackwright.*\)\. Look at the file"
+    )
+    with pytest.raises(RackwrightError, match=sentence):
+        AptSide(run, "gpu-a", 5, root=tmp_path).resolve(request, {"platform": {"codename": "bookworm"}}, False)
