@@ -12,7 +12,7 @@ from typing import Any
 from .apt_sources import ONE_LINE
 from .boot_kernel import natural_key
 from .dkms import build_log, first_error, latest_log
-from .driver_names import is_module, is_prebuilt, upstream
+from .driver_names import is_prebuilt, upstream
 from .errors import InvalidInputError, MissingError, RackwrightError
 from .kernel_module import dkms_of, find_module, read_dkms, read_kernel
 
@@ -43,8 +43,12 @@ def names_of(packages: Iterable[str]) -> list[str]:
 
 
 def builds_here(packages: Iterable[str]) -> bool:
-    """Whether one of the packages has DKMS build a module on the node."""
-    return any(is_module(name) and not is_prebuilt(name) for name in names_of(packages))
+    """Whether DKMS builds the module of these packages on the node.
+
+    It does wherever no prebuilt module is among them: metapackages (``nvidia-open``) bring DKMS without its name.
+    """
+    names = names_of(packages)
+    return bool(names) and not any(is_prebuilt(name) for name in names)
 
 
 def header_packages(patterns: Iterable[str], kernel: str) -> list[str]:

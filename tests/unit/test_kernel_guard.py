@@ -33,7 +33,9 @@ def test_headers_for_every_kernel_that_has_none() -> None:
     found = needs([OLD, NEW], [NEW], DKMS, PATTERN)
 
     assert (found.headers, found.modules) == ({OLD: [f"linux-headers-{OLD}"]}, {})
-    assert needs([OLD], [], ["nvidia-driver-cuda=1"], PATTERN).headers == {}  # nothing is built
+    # a metapackage brings DKMS without its name (RHEL 10)
+    assert needs([OLD], [], ["nvidia-open=3:580.65.06-1.el10"], PATTERN).headers == {OLD: [f"linux-headers-{OLD}"]}
+    assert needs([OLD], [OLD], DKMS, PATTERN).headers == needs([OLD], [], [], PATTERN).headers == {}
 
 
 @pytest.mark.parametrize(
