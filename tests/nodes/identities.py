@@ -83,6 +83,8 @@ class Identity:
             ),
             # Debian switches on a plugin that copies every package; RHEL has it off
             "etc/dnf/plugins/local.conf": "[main]\nenabled = false\n",
+            # RHEL enables no unit that a preset does not name
+            "usr/lib/systemd/system-preset/99-default-disable.preset": "disable *\n",
             # RHEL keeps its libraries where Debian's loader does not look
             "etc/ld.so.conf.d/zz-lib64.conf": "/usr/lib64\n",
         }

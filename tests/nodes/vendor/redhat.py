@@ -22,6 +22,12 @@ from .model import Package, filled, wanted
 LIB = "usr/lib64"
 UNITS = "usr/lib/systemd/system"
 EPOCH = "3"
+# 70-nvidia-driver-cuda.preset of NVIDIA/yum-packaging-nvidia-driver
+PRESET = {
+    "usr/lib/systemd/system-preset/70-nvidia-driver-cuda.preset": (
+        b"enable nvidia-persistenced.service\nenable nvidia-fabricmanager.service\nenable nvidia-imex.service\n"
+    )
+}
 FOLLOW = "[ -x /opt/simnvml/bin/simnvmlctl ] && /opt/simnvml/bin/simnvmlctl sync || :\n"
 
 
@@ -98,7 +104,7 @@ class _Driver:
                 "nvidia-driver-cuda",
                 summary="CUDA integration for the NVIDIA driver",
                 depends=(*self.same("nvidia-driver-cuda-libs", "nvidia-persistenced"), *kmod),
-                files=drivers.smi(self.version),
+                files=wanted(drivers.smi(self.version), PRESET),
             ),
             self.package("nvidia-driver", depends=(*self.same("nvidia-driver-libs"), *kmod)),
             self.package("xorg-x11-nvidia", depends=self.same("nvidia-driver")),

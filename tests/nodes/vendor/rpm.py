@@ -77,7 +77,10 @@ def spec(packages: Sequence[Package], tree: Path) -> str:
         lines.append("\n".join(head) + "\n")
         lines.append(f"%description -n {package.name}\n{STUB}\n")
         lines += [f"%{name} -n {package.name}\n{text}" for name, text in package.scripts.items()]
-        paths = [_listed(package, path) for path in sorted([*package.files, *package.links])]
+        # a folder that nobody owns would stay behind
+        folders = {path.rpartition("/")[0] for path in package.files if path.startswith("usr/src/")}
+        paths = [f'%dir "/{folder}"\n' for folder in sorted(folders)]
+        paths += [_listed(package, path) for path in sorted([*package.files, *package.links])]
         lines.append(f"%files -n {package.name}\n" + "".join(paths))
     return "\n".join(lines)
 
