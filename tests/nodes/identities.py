@@ -67,10 +67,12 @@ class Identity:
         own = {"rocky": "rocky-release", "almalinux": "almalinux-release", "rhel": "redhat-release"}[self.id]
         key = "gpgcheck=1\ngpgkey=file:///srv/vendor/el/RPM-GPG-KEY-el\n"
         base = f"file:///srv/vendor/el/{self.major}"
+        # CodeReady Builder has had another name before RHEL 9
+        builder = "powertools" if self.major == 8 else "crb"
         repos = "".join(
-            f"[{name}]\nname={self.name} {self.major} - {name} (stand-in)\nbaseurl={base}/{name}/x86_64/\n"
+            f"[{name}]\nname={self.name} {self.major} - {name} (stand-in)\nbaseurl={base}/{folder}/x86_64/\n"
             f"enabled={enabled}\n{key}\n"
-            for name, enabled in (("baseos", 1), ("crb", 0))
+            for name, folder, enabled in (("baseos", "baseos", 1), (builder, "crb", 0))
         )
         return {
             "usr/lib/os-release": self._os_release(f'PLATFORM_ID="platform:el{self.major}"'),
@@ -101,9 +103,12 @@ class Identity:
 
 IDENTITIES = {
     "rocky8": Identity("redhat", "rocky", "Rocky Linux", "8.10", "Green Obsidian", "rhel centos fedora"),
+    "almalinux8": Identity("redhat", "almalinux", "AlmaLinux", "8.10", "Cerulean Leopard", "rhel centos fedora"),
+    "rhel8": Identity("redhat", "rhel", "Red Hat Enterprise Linux", "8.10", "Ootpa", "fedora"),
     "rocky9": Identity("redhat", "rocky", "Rocky Linux", "9.6", "Blue Onyx", "rhel centos fedora"),
     "rocky10": Identity("redhat", "rocky", "Rocky Linux", "10.0", "Red Quartz", "rhel centos fedora"),
     "almalinux9": Identity("redhat", "almalinux", "AlmaLinux", "9.6", "Sage Margay", "rhel centos fedora"),
+    "almalinux10": Identity("redhat", "almalinux", "AlmaLinux", "10.0", "Purple Lion", "rhel centos fedora"),
     "rhel9": Identity("redhat", "rhel", "Red Hat Enterprise Linux", "9.6", "Plow", "fedora"),
     "rhel10": Identity("redhat", "rhel", "Red Hat Enterprise Linux", "10.0", "Coughlan", "centos fedora"),
     "ubuntu2204": Identity("debian", "ubuntu", "Ubuntu", "22.04", "jammy", "debian"),

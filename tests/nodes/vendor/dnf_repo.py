@@ -16,7 +16,7 @@ from .model import Package
 from .signing import Key
 
 # NVIDIA's distribution -> (dist tag, whether it has module streams)
-DISTROS = {"rhel9": ("el9", True), "rhel10": ("el10", False)}
+DISTROS = {"rhel8": ("el8", True), "rhel9": ("el9", True), "rhel10": ("el10", False)}
 KEY_FILE = "D42D0685.pub"
 # BRANCH_PKGS and OPTIONAL_PKGS of genmodules.py, and the names that their parts have had since
 _STREAM_PACKAGES = (

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VERSION = r"\d+\.\d+(?:\.\d+)*"
+OPEN_BY_DEFAULT_FROM = 560
 _LIBRARY_FOLDERS = ("usr/lib/*-linux-gnu", "usr/lib/*-linux-gnu/nvidia", "usr/lib/*-linux-gnu/nvidia/*", "usr/lib64")
 _MODULE_FILE = re.compile(r"nvidia(-current|-open|-current-open)?\.ko(\.(xz|gz|zst))?")
 _INFO = re.compile(rb"(?<![a-z])(version|license)=([^\0]+)\0")
@@ -91,8 +92,12 @@ def source(root: Path) -> Module | None:
     return max(found, key=lambda module: _numbers(module.version)) if found else None
 
 
-def module(root: Path) -> Module | None:
-    """What loading the driver would bring up now, as far as the packages decide."""
+def module(root: Path, usual: str = "proprietary") -> Module | None:
+    """What loading the driver would bring up now, as far as the packages decide.
+
+    A library without any module stands for one from elsewhere, as in a container: of the flavour that is `usual` for
+    the node's GPUs, and proprietary before the branch from which NVIDIA itself prefers the open one.
+    """
     kernel, installed = boot_kernel(root), source(root)
     if kernel:
         ready = built(root, kernel)
@@ -101,4 +106,6 @@ def module(root: Path) -> Module | None:
     if installed:
         return installed
     version = library(root)
-    return Module(version, "proprietary") if version else None
+    if not version:
+        return None
+    return Module(version, usual if _numbers(version)[0] >= OPEN_BY_DEFAULT_FROM else "proprietary")

@@ -126,7 +126,7 @@ def loadable(values: dict[str, str]) -> installed.Module | None:
     if mode() == "always":
         version = values.get("driver_version")
         return installed.Module(version, values.get("kernel_module", "proprietary")) if version else None
-    return installed.module(ROOT)
+    return installed.module(ROOT, values.get("kernel_module", "proprietary"))
 
 
 def put_library_in_front(wanted: bool) -> None:

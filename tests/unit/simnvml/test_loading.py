@@ -105,6 +105,23 @@ def test_headers_do_not_matter_to_a_node_without_module_source(server: Server) -
     assert server.loaded == "580.178.04"
 
 
+@pytest.mark.parametrize(
+    ("profile", "version", "flavour"),
+    [
+        ("h100x8", "580.178.04", "open"),
+        ("h100x8", "550.163.01", "proprietary"),
+        ("v100x4", "580.178.04", "proprietary"),
+    ],
+)
+def test_a_library_alone_stands_for_the_usual_module(
+    node: Callable[..., Any], profile: str, version: str, flavour: str
+) -> None:
+    machine = Server(node(profile))
+    machine.install(version, source=False)
+    machine.boot()
+    assert (machine.root / "run/simnvml/kmod_flavour").read_text() == f"{flavour}\n"
+
+
 def test_a_new_version_is_loaded_without_a_boot(server: Server) -> None:
     server.install("580.178.04")
     server.boot()
