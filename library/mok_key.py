@@ -134,7 +134,8 @@ class Key:
 
     def run(self, action: str, command: list[str], data: str | None = None) -> str:
         """Run a program that must succeed; its output may be shown, its input never."""
-        code, out, err = self.module.run_command(command, data=data, binary_data=False)
+        # as it is: a second, empty line would be a second password for openssl
+        code, out, err = self.module.run_command(command, data=data, binary_data=True)
         if code != 0:
             raise RackwrightError(
                 action,
