@@ -11,6 +11,7 @@ from typing import Any
 
 from . import catalogue, devices, situation, topology
 from .child import ChildResult, run_in_child
+from .fabric import nvswitch
 from .gpu_evidence import Evidence
 from .nvml import find_library, read_nvml
 from .nvml_errors import LIBRARY_NOT_FOUND, reason_for
@@ -55,16 +56,16 @@ def probe(sysroot: str = "/", timeout: float = 30.0, extra_gpus: Iterable[dict[s
     facts = assemble(host, library, answer, rows)
     facts["os"], unknown = read_operating_system()
     facts["missing"].update(unknown)
-    facts["software"], unknown = _software(host)
+    facts["software"], unknown = _software(host, nvswitch(facts))
     facts["missing"].update(unknown)
     facts["collected_at"] = collected_at
     facts["duration_ms"] = round((time.monotonic() - started) * 1000, 1)
     return facts
 
 
-def _software(host: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, str]]:
+def _software(host: dict[str, Any], switches: tuple[bool | None, str]) -> tuple[dict[str, Any] | None, dict[str, str]]:
     """What is installed, read in a child too: a file system or a package database may hang as a driver may."""
-    child = run_in_child(read_software, (host,), _SOFTWARE_TIMEOUT_S)
+    child = run_in_child(read_software, (host, switches), _SOFTWARE_TIMEOUT_S)
     if child.status == "ok":
         record, reasons = child.value
         return record, reasons

@@ -24,11 +24,14 @@ _OF_THE_HOST = "it belongs to the host of this container"
 _RPM_TIMEOUT_S = 8
 
 
-def read_software(host: Mapping[str, Any], root: str = "/") -> tuple[dict[str, Any], dict[str, str]]:
+def read_software(
+    host: Mapping[str, Any], switches: tuple[bool | None, str], root: str = "/"
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the record and why each null value in it is missing (dotted paths below ``software``).
 
     Args:
         host: the evidence of :func:`sysfs.read_host`: kernel release, PCI devices, loaded modules, container or not.
+        switches: whether the node has NVSwitches, and what says so (:func:`fabric.nvswitch`).
         root: root of the file system.
     """
     base = Path(root)
@@ -40,7 +43,7 @@ def read_software(host: Mapping[str, Any], root: str = "/") -> tuple[dict[str, A
         "packages": None if packages.reason else packages.driver,
         "held": None if packages.reason else packages.held,
         **_kernels(host, base, missing),
-        "fabric_manager": _fabric_manager(host, base, packages, missing),
+        "fabric_manager": _fabric_manager(host, switches, base, packages, missing),
         "container_toolkit": _container_toolkit(packages, missing),
     }
     specs, reasons = cdi.read_specs(base)
@@ -109,14 +112,19 @@ def _module(
     return record
 
 
-def _fabric_manager(host: Mapping[str, Any], root: Path, packages: Packages, missing: dict[str, str]) -> dict[str, Any]:
-    pci = host["pci"]
+def _fabric_manager(
+    host: Mapping[str, Any],
+    switches: tuple[bool | None, str],
+    root: Path,
+    packages: Packages,
+    missing: dict[str, str],
+) -> dict[str, Any]:
+    needed, why = switches
     installed = packages.fabric_manager
     if installed is None:
         missing["fabric_manager.installed"] = packages.reason or "no package of the fabric manager is installed"
-    needed = None if pci["reason"] else bool(pci["switches"])
     if needed is None:
-        missing["fabric_manager.needed"] = pci["reason"]
+        missing["fabric_manager.needed"] = why
     running, reason = _runs(host, root) if needed or installed else (False, None)
     if running is None:
         missing["fabric_manager.running"] = str(reason)

@@ -105,9 +105,11 @@ def host(**changes: Any) -> dict[str, Any]:
     }
 
 
-def record_of(root: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, str]]:
+def record_of(
+    root: Path, switches: tuple[bool | None, str] = (False, "none"), **changes: Any
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the record and the reasons, after holding both against the schema and each other."""
-    record, missing = read_software(host(**changes), str(root))
+    record, missing = read_software(host(**changes), switches, str(root))
     part = {**SCHEMA, "required": [], "properties": {"software": SCHEMA["properties"]["software"]}}
     jsonschema.validate({"software": record}, part)
     assert set(null_paths({"software": record})) == set(missing)
@@ -239,31 +241,31 @@ def test_kernel_of_a_container_is_its_hosts(tmp_path: Path) -> None:
 
 #: NVSwitches, package, process: needed, installed, running
 MANAGERS = [
-    ([], None, None, (False, None, False)),
-    (["0000:07:00.0"], None, None, (True, None, False)),
-    (["0000:07:00.0"], f"{V}-1", None, (True, V, False)),
-    (["0000:07:00.0"], f"{V}-1", "nv-fabricmanage", (True, V, True)),
-    ([], f"{V}-1", "nv-fabricmanage", (False, V, True)),
+    (False, None, None, (False, None, False)),
+    (True, None, None, (True, None, False)),
+    (True, f"{V}-1", None, (True, V, False)),
+    (True, f"{V}-1", "nv-fabricmanage", (True, V, True)),
+    (False, f"{V}-1", "nv-fabricmanage", (False, V, True)),
 ]
 
 
 @pytest.mark.parametrize(("switches", "package", "process", "expected"), MANAGERS)
 @pytest.mark.parametrize("name", ["nvidia-fabricmanager", "nvidia-fabricmanager-580"])
 def test_fabric_manager_is_told_by_package_and_process(
-    tmp_path: Path, switches: list[str], package: str | None, process: str | None, expected: Any, name: str
+    tmp_path: Path, switches: bool, package: str | None, process: str | None, expected: Any, name: str
 ) -> None:
     write(tmp_path, "var/lib/dpkg/status", DPKG + (stanza(name, package) if package else ""))
     write(tmp_path, "proc/1/comm", "systemd\n")
     if process:
         write(tmp_path, "proc/77/comm", f"{process}\n")
-    record, _missing = record_of(tmp_path, pci={"gpus": [{}], "switches": switches, "reason": None})
+    record, _missing = record_of(tmp_path, (switches, "the bus"))
     manager = record["fabric_manager"]
     assert (manager["needed"], manager["installed"], manager["running"]) == expected
 
 
 def test_unknown_bus_does_not_mean_no_switch(tmp_path: Path) -> None:
     write(tmp_path, "var/lib/dpkg/status", DPKG)
-    record, missing = record_of(tmp_path, pci={"gpus": [], "switches": [], "reason": "no access"})
+    record, missing = record_of(tmp_path, (None, "no access"))
     assert record["fabric_manager"]["needed"] is None
     assert missing["software.fabric_manager.needed"] == "no access"
 
