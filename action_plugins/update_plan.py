@@ -141,16 +141,14 @@ class ActionModule(ActionBase):
             )
             before = None if present is None else beside.host(name, raw, self._options["probe"], locked=present)
             entries = before.expected[rollout_fleet.ROLE]["lock"] if before else None
-            probe = plain(raw.get(self._options["probe"]) or {})
-            known.append(rollout_fleet.seen(member, locked, entries, self._record(name, member, probe), refusal))
+            known.append(rollout_fleet.seen(member, locked, entries, self._record(name, member), refusal))
         return known
 
-    def _record(
-        self, name: str, member: fleet_plan.Member, probe: Mapping[str, Any]
-    ) -> tuple[dict[str, Any] | None, str | None]:
+    def _record(self, name: str, member: fleet_plan.Member) -> tuple[dict[str, Any] | None, str | None]:
         mirror, problem = update_store.read(rollout_place.mirror(self._reports, name))
         newer, note = state.newer(member.update, mirror)
-        notes = [text for text in (note if member.gpu else None, probe.get("update_problem"), problem) if text]
+        own = (self._vars["hostvars"].raw_get(name).get(self._options["probe"]) or {}).get("update_problem")
+        notes = [str(text) for text in (note if member.gpu else None, own, problem) if text]
         return newer, "; ".join(notes) or None
 
     def _close_silent(self, known: list[rollout.Seen], document: Mapping[str, Any]) -> None:

@@ -61,7 +61,12 @@ class ActionModule(ActionBase):
             )
         except AnsibleConnectionFailure as error:
             written = {"failed": True, "msg": " ".join(str(error).split())}
-        return {**result, **self._judged(written, options)}
+        judged = self._judged(written, options)
+        if judged and record["state"] == state.STUCK:
+            # nobody can say what became of it: that is another end than a node that answers and is not right
+            gone = self._advance({**options, "state": state.UNREACHABLE})
+            result.update(record=gone, table_text=update_report.step_text(gone, clock))
+        return {**result, **judged}
 
     def _advance(self, options: dict[str, Any]) -> dict[str, Any]:
         given = options["update"]

@@ -49,6 +49,7 @@ def look(
     offered = {(candidate.name, candidate.version) for candidate in manager.candidates(list(found))} if found else set()
     return {
         "packages": found,
+        "broken": sorted(name for name, package in driver.items() if package.broken),
         "holds": sorted(set(manager.holds()) & set(found)),
         "unobtainable": [f"{name}={version}" for name, version in found.items() if (name, version) not in offered],
         "needed_mib": dict(needed_mib),

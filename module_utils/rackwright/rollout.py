@@ -176,7 +176,9 @@ def _taken_up(seen: Seen, record: Mapping[str, Any], options: Options) -> Decisi
     step = state.last_step(record)
     if record["state"] != state.STUCK:
         why = "did not answer then, answers now" if record["state"] == state.UNREACHABLE else "interrupted"
-        return Decision(seen.name, RESUME, f"resumes after {step} ({why})", str(record["phase"]), notes=seen.notes)
+        # nothing of the way back was done, and the node may be as good as new: the proof decides
+        phase = state.FORWARD if step == state.WAIT else str(record["phase"])
+        return Decision(seen.name, RESUME, f"resumes after {step} ({why})", phase, notes=seen.notes)
     if seen.name not in options.retry and "all" not in options.retry:
         reason = f"stuck since run {record['run']}: {record.get('reason')}"
         return Decision(seen.name, state.STUCK, reason, notes=seen.notes)

@@ -96,8 +96,8 @@ def document(
     kinds = {node.name: node.kind for node in known}
     proven = proven_kinds(known, decisions)
     if forget:
-        found, canaries = [[d.name for d in decisions if d.what == rollout.RESUME]], []
-        found = [batch for batch in found if batch]
+        found = [batch for batch in [[d.name for d in decisions if d.what == rollout.RESUME]] if batch]
+        canaries: list[str] = []
     else:
         found, canaries = rollout.batches(decisions, kinds, proven, limit)
     number = {name: place for place, batch in enumerate(found, 1) for name in batch}
@@ -111,6 +111,8 @@ def document(
             "reason": decision.reason,
             "notes": list(decision.notes),
             "batch": number.get(node.name),
+            # what earlier runs did on the node is not this run's time
+            "steps_before": len((node.record or {}).get("steps") or []) if decision.what == rollout.RESUME else 0,
             "from": _short(before or node.current),
             "to": _short(node.target),
         }

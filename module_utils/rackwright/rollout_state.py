@@ -34,6 +34,8 @@ FAILED = (ROLLED_BACK, STUCK, UNREACHABLE)
 #: nothing was changed yet; the new version is being installed and proven; the node is being put back
 PREPARE, FORWARD, BACK = "prepare", "forward", "back"
 PHASES = (PREPARE, FORWARD, BACK)
+#: the step in which a node is waited for before anything of the way back is done
+WAIT = "back: wait"
 
 _KEYS = {"schema": int, "node": str, "what": str, "id": str, "serial": int, "state": str, "phase": str, "to": dict}
 

@@ -58,7 +58,7 @@ def _end(
         planned = node["plan"] in (rollout.TODO, rollout.RESUME)
         reason = (run.get("held") or {}).get(name, node.get("reason")) if planned else node.get("reason")
         return {"end": rollout.WAITING if planned else node["plan"], "reason": reason, "steps": [], "seconds": None}
-    steps = [step for step in record["steps"] if node.get("began_at") is None or step["began"] >= node["began_at"]]
+    steps = record["steps"][node.get("steps_before", 0) :]
     seconds = _seconds(steps[0]["began"], record.get("ended") or steps[-1]["began"]) if steps else None
     reason = record.get("reason")
     if record["state"] == state.OPEN:

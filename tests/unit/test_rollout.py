@@ -66,18 +66,19 @@ def test_what_a_node_is_to_a_run(known: Seen, options: Options, what: str, words
 
 
 @pytest.mark.parametrize(
-    ("record_state", "phase", "begins"),
+    ("record_state", "phase", "step", "begins"),
     [
-        (state.OPEN, state.PREPARE, state.PREPARE),
-        (state.OPEN, state.FORWARD, state.FORWARD),
-        (state.OPEN, state.BACK, state.BACK),
-        (state.UNREACHABLE, state.FORWARD, state.FORWARD),
-        (state.STUCK, state.BACK, state.FORWARD),
-        (state.STUCK, state.PREPARE, state.PREPARE),
+        (state.OPEN, state.PREPARE, "drain", state.PREPARE),
+        (state.OPEN, state.FORWARD, "install", state.FORWARD),
+        (state.OPEN, state.BACK, "back: install", state.BACK),
+        (state.UNREACHABLE, state.BACK, "back: install", state.BACK),
+        (state.UNREACHABLE, state.BACK, state.WAIT, state.FORWARD),
+        (state.STUCK, state.BACK, "back: prove", state.FORWARD),
+        (state.STUCK, state.PREPARE, "drain", state.PREPARE),
     ],
 )
-def test_an_update_goes_on_in_the_phase_it_was_in(record_state: str, phase: str, begins: str) -> None:
-    known = seen(record=record(state=record_state, phase=phase))
+def test_an_update_goes_on_in_the_phase_it_was_in(record_state: str, phase: str, step: str, begins: str) -> None:
+    known = seen(record=record(state=record_state, phase=phase, step=step))
 
     assert rollout.decide(known, Options(retry=("all",))).phase == begins
 

@@ -138,7 +138,10 @@ def test_a_node_that_was_not_begun_says_why_and_records_of_other_runs_do_not_spe
 
 def test_what_is_foreseen_names_packages_drain_and_activation() -> None:
     run = document(seen("a"), seen("b"), seen("c", current=NEW))
-    foreseen = {"a": {"pending": ["x", "y"], "drain": "slurm", "activate": "reboot"}, "b": {"failure": "no room"}}
+    foreseen: dict[str, dict[str, Any]] = {
+        "a": {"pending": ["x", "y"], "drain": "slurm", "activate": "reboot"},
+        "b": {"failure": "no room"},
+    }
 
     text = update_report.foreseen_text(run, foreseen)
 
