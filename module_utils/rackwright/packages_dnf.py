@@ -28,6 +28,8 @@ from .packages_rpm import (
     as_statuses,
     duplicates,
     edit_locks,
+    is_about,
+    lock_name,
     lock_names,
     meets,
     offers,
@@ -202,7 +204,7 @@ class Dnf(PackageManager):
     def apply(self, transaction: Transaction) -> None:
         """Make a transaction, and look whether all of it came about: dnf's shell ends well also when a line fails."""
         names = self._names(transaction)
-        locked = self.holds().intersection(names)
+        locked = {name for name in self.holds() if any(is_about(word, name) for word in names)}
         with self._unlocked(names) as options, self._script(transaction) as words:
             text = self.get(transaction.action, *options, *EXACT, *words)
         statuses = self.statuses()
@@ -305,7 +307,12 @@ class Dnf(PackageManager):
         The list itself stays as it is until the packages have moved, so a failure leaves every lock in place.
         """
         text, rows = self._lock_text(), self.installed()
-        drop = [entry for entry in read_locks(text) if any(lock_names(entry, name, rows) for name in names)]
+        entries = {entry: lock_name(entry) for entry in read_locks(text)}
+        drop = [
+            entry
+            for entry, locked in entries.items()
+            if any(is_about(name, locked) or lock_names(entry, name, rows) for name in names)
+        ]
         if not drop:
             yield []
             return

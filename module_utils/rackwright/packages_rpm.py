@@ -190,9 +190,19 @@ def read_locks(text: str) -> list[str]:
     return [line for line in lines if line and line[0] not in "#!"]
 
 
+def lock_name(entry: str) -> str:
+    """Return the name in a lock entry (``name-epoch:version-release.arch``)."""
+    return entry.rsplit("-", 2)[0]
+
+
+def is_about(request: str, name: str) -> bool:
+    """Whether a request means a package: by its name, or by a full name (``kernel-devel-5.14.0-503.el9.x86_64``)."""
+    return request == name or bool(re.match(rf"{re.escape(name)}-\d[^-]*-\d", request))
+
+
 def lock_names(entry: str, name: str, installed: Iterable[Rpm]) -> bool:
     """Whether a lock entry is about a package: by its own name, or by a pattern that fits what is installed."""
-    if entry.count("-") >= 2 and fnmatch.fnmatchcase(name, entry.rsplit("-", 2)[0]):
+    if entry.count("-") >= 2 and fnmatch.fnmatchcase(name, lock_name(entry)):
         return True
     rows = (row for row in installed if row.name == name)
     return entry == name or any(

@@ -68,7 +68,7 @@ class Node:
         return [v for v in versions if not locked or f"{name}-{full[v]}.*" in locked]
 
     def _query(self, names: list[str], command: Sequence[str]) -> tuple[int, str, str]:
-        rows = [(name, version) for name in names for version in self._visible(name, command)]
+        rows = [(n, v) for n in self.offered for v in self._visible(n, command) if {n, f"{n}-{v}.x86_64"} & set(names)]
         return 0, "".join(f"{n}\t{v if ':' in v else '0:' + v}\tx86_64\tcuda\n" for n, v in rows), ""
 
     def _act(self, words: list[str], command: Sequence[str]) -> tuple[int, str, str]:
@@ -109,7 +109,7 @@ class Node:
     def _spec(self, spec: str, command: Sequence[str]) -> tuple[str, str]:
         for name in self.offered:
             for version in self._visible(name, command):
-                if spec in (name, f"{name}-{version}"):
+                if spec in (name, f"{name}-{version}", f"{name}-{version}.x86_64"):
                     return name, version
         return spec, ""
 
@@ -295,6 +295,23 @@ def test_kernels_side_by_side_are_no_accident(node: Node) -> None:
     assert locks(node) == "kernel-core-0:5.14.0-503.el9.*\nkernel-core-0:5.14.0-570.el9.*\n"
     node.installed["kernel-core"].append("5.14.0-600.el9")
     assert run(node, wish(hold=["kernel-core"]))["held"] == ["kernel-core"]
+
+
+def test_headers_of_another_kernel_come_by_their_full_name_and_are_locked_with_the_others(node: Node) -> None:
+    node.installed["kernel-devel"] = ["5.14.0-503.el9"]
+    node.offered["kernel-devel"] = ["5.14.0-600.el9", "5.14.0-570.el9", "5.14.0-503.el9"]
+    (node.root / LIST).write_text("kernel-devel-0:5.14.0-503.el9.*\n", encoding="utf-8")
+    spec = "kernel-devel-5.14.0-570.el9.x86_64"
+
+    def beside(verb: str, words: list[str], wanted: dict[str, str], removed: list[str]) -> tuple[int, str, str]:
+        node.installed["kernel-devel"].append(wanted["kernel-devel"])
+        return 0, "Complete!\n", ""
+
+    node._done = beside  # type: ignore[method-assign]
+    result = run(node, wish(optional=[spec]))
+    assert result["unavailable"] == []
+    assert node.acted == [f"install {spec}"]
+    assert locks(node) == "kernel-devel-0:5.14.0-503.el9.*\nkernel-devel-0:5.14.0-570.el9.*\n"
 
 
 def test_a_database_that_cannot_be_read_is_rebuilt(node: Node) -> None:
