@@ -30,8 +30,8 @@ DIRT: dict[str, list[tuple[str, str]]] = {
         ("echo '# mine' >> /etc/security/limits.d/90-rackwright.conf", "limits.d/90-rackwright.conf edited by hand"),
         ("rm /etc/systemd/system.conf.d/90-rackwright.conf", "/etc/systemd/system.conf.d/90-rackwright.conf removed"),
         ("chmod 0600 /etc/apt/apt.conf.d/50rackwright", "/etc/apt/apt.conf.d/50rackwright mode 0644 → 0600"),
-        ("chown nobody /etc/apt/apt.conf.d/52rackwright*", "52rackwright-unattended-upgrades owner root → nobody"),
-        ("chgrp nogroup /etc/apt/apt.conf.d/52rackwright*", "52rackwright-unattended-upgrades group root → nogroup"),
+        ("chown nobody /etc/apt/apt.conf.d/52*-unattended*", "52rackwright-unattended-upgrades owner root → nobody"),
+        ("chgrp nogroup /etc/apt/apt.conf.d/52*-unattended*", "52rackwright-unattended-upgrades group root → nogroup"),
         ("touch /etc/modprobe.d/rackwright-nouveau.conf", "/etc/modprobe.d/rackwright-nouveau.conf is back"),
         ("dpkg -r time", "package time removed"),
         ("apt-mark unhold hello", "hold of hello released"),
@@ -51,6 +51,7 @@ DIRT: dict[str, list[tuple[str, str]]] = {
         (f"chmod 0600 {SOURCES}", f"{SOURCES} mode 0644 → 0600"),
         ("systemctl disable nvidia-persistenced", "service nvidia-persistenced disabled"),
     ],
+    "cuda_toolkit": [("touch /etc/profile.d/rackwright-cuda.sh", "/etc/profile.d/rackwright-cuda.sh is back")],
     "python_env": [
         (f"echo 'mine = 1' >> {VENV}/pyvenv.cfg", f"{VENV}/pyvenv.cfg edited by hand"),
         (f"chmod 0700 {VENV}", f"{VENV} mode 0755 → 0700"),
