@@ -78,6 +78,7 @@ class PackageSet:
     def __init__(self, manager: PackageManager, wish: Wish, check_mode: bool) -> None:
         self.manager, self.wish, self.check_mode = manager, wish, check_mode
         self.outcome = Outcome()
+        self._unknown: list[str] | None = None
         # a repository comes with a package that check mode does not install
         self.unseen = False
 
@@ -149,8 +150,13 @@ class PackageSet:
         """Update the lists when they are older than allowed, or do not know something that is wanted."""
         age = self.manager.lists_age()
         stale = age is None or age > self.wish.cache_valid_time
-        if self.check_mode or not (stale or self.manager.unknown(missing)):
+        if self.check_mode:
             return
+        if not stale:
+            self._unknown = self.manager.unknown(missing)
+            if not self._unknown:
+                return
+        self._unknown = None
         self.manager.update()
         self.outcome.cache_updated = True
 
@@ -171,6 +177,7 @@ class PackageSet:
             self.manager.ignore_streams = True
             self._install(missing, unwanted)
             return
+        self._unknown = None
         saved = self.manager.switch_streams(self.outcome.streams)
         try:
             self._install(missing, unwanted)
@@ -180,7 +187,7 @@ class PackageSet:
 
     def _install(self, missing: list[str], unwanted: list[str]) -> None:
         """Install and remove in one transaction, so that a change of names never leaves the node with neither."""
-        unknown = self.manager.unknown(missing)
+        unknown = self.manager.unknown(missing) if self._unknown is None else self._unknown
         self.outcome.unavailable = [request for request in unknown if request in self.wish.optional]
         wanted = [request for request in missing if request not in self.outcome.unavailable]
         if self.check_mode:

@@ -69,6 +69,7 @@ class Dnf(PackageManager):
     """dnf and rpm of one node."""
 
     kind = "dnf"
+    _rows: list[Rpm] | None = None
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -85,6 +86,7 @@ class Dnf(PackageManager):
 
     def get(self, action: str, *arguments: str) -> str:
         """Run dnf; raise the explained error when it fails."""
+        self._rows = None
         code, text = self._locked_run(self._command(*arguments))
         if code != 0:
             raise explain(text, action, self.node, self.free_mib())
@@ -100,12 +102,15 @@ class Dnf(PackageManager):
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def installed(self) -> list[Rpm]:
-        """Return every installed copy of every package."""
+        """Return every installed copy of every package; rpm is asked again only after something was changed here."""
+        if self._rows is not None:
+            return self._rows
         code, out, err = self._run(["rpm", "-qa", "--qf", RPM_FORMAT])
         if code != 0 or err.lstrip().startswith("error:"):
             step = "Run this without check mode, which rebuilds it, or `rpm --rebuilddb` on the node"
             raise RackwrightError("read rpm's database", self.node, last_cause(err), step)
-        return parse_rpms(out)
+        self._rows = parse_rpms(out)
+        return self._rows
 
     def statuses(self) -> dict[str, Installed]:
         """Return the newest copy of each installed package."""
