@@ -83,6 +83,9 @@ class ActionModule(ActionBase):
         names = self._hosts()
         rollout.limits(self._options["settings"], names)
         rollout_fleet.check_forget(self._names("forget"), names)
+        if self._options["what"] == "kernel" and self._flag("rollback"):
+            step = "Set update_kernel_version to the older kernel"
+            raise InvalidInputError("roll back", "the kernel", "update_rollback is of update-driver.yml", step)
         retry = [name for name in self._names("retry") if name != "all"]
         rollout_fleet.check_forget(retry, names)
         return {}
@@ -141,7 +144,10 @@ class ActionModule(ActionBase):
             )
             before = None if present is None else beside.host(name, raw, self._options["probe"], locked=present)
             entries = before.expected[rollout_fleet.ROLE]["lock"] if before else None
-            known.append(rollout_fleet.seen(member, locked, entries, self._record(name, member), refusal))
+            node = rollout_fleet.seen(member, locked, entries, self._record(name, member), refusal)
+            if self._options["what"] == "kernel":
+                node = rollout_fleet.for_kernel(node, member, str(self._options["settings"].get("kernel") or "newest"))
+            known.append(node)
         return known
 
     def _record(self, name: str, member: fleet_plan.Member) -> tuple[dict[str, Any] | None, str | None]:

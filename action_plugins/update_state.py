@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
             return {**result, **error.to_result(), "failed": True}
         clock = datetime.datetime.now().strftime("%H:%M:%S")
         result.update(record=record, changed=False, answered=True, table_text=update_report.step_text(record, clock))
-        untouched = record["state"] == state.REFUSED and not record["steps"]
+        untouched = record["state"] in (state.REFUSED, state.DONE) and not record["steps"]
         if self._task.check_mode or untouched:
             return result
         try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,24 @@ def seen(
         record=record[0],
         locked=None if present is None else state.entries_digest(present),
         notes=tuple([*notes, *([record[1]] if record[1] else [])]),
+    )
+
+
+def for_kernel(node: Seen, member: fleet_plan.Member, wanted: str) -> Seen:
+    """Return what a run that updates kernels has to know of a node: its kernels in the place of its drivers.
+
+    A node whose driver is not the lock's is refused: the role would bring both at once.
+    """
+    target, current = (state.entries_digest(side["entries"]) if side else None for side in (node.target, node.current))
+    refusal = node.refusal
+    if refusal is None and None not in (target, current) and target != current:
+        refusal = "its driver is not what the lock says. Run playbooks/update-driver.yml first"
+    running = ((member.node or {}).get("kernel") or {}).get("running")
+    return dataclasses.replace(
+        node,
+        refusal=refusal,
+        target=None if node.target is None else {"version": wanted, "entries": {"kernel": wanted}},
+        current=None if node.current is None else {"version": running, "entries": {"kernel": running}},
     )
 
 
@@ -178,10 +197,18 @@ def placement(
                 "reports": reports,
                 "version": target["version"],
                 "stack": dict(stack),
-                "return_stack": None if before is None else with_entries(stack, before["entries"]),
+                "return_stack": _return_stack(run, stack, before),
             }
         },
     }
+
+
+def _return_stack(
+    run: Mapping[str, Any], stack: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    if before is None:
+        return None
+    return dict(stack) if run["what"] == "kernel" else with_entries(stack, before["entries"])
 
 
 def placements(
