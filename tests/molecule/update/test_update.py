@@ -327,7 +327,7 @@ def other_kernel(node: str) -> str:
     there = headers(node)
     start = there[0].rsplit("-", 2)[0]
     names = on(node, f"apt-cache pkgnames linux-headers-{start}-").split()
-    offered = [name.removeprefix("linux-headers-") for name in names if re.fullmatch(rf".*-{start}-\\d+-amd64", name)]
+    offered = [name.removeprefix("linux-headers-") for name in names if re.fullmatch(rf".*-{start}-\d+-amd64", name)]
     left = sorted(set(offered) - set(there))
     assert left, f"the archive has no second kernel of {start}"
     return left[-1]
