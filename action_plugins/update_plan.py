@@ -82,12 +82,12 @@ class ActionModule(ActionBase):
         """Refuse what cannot be meant."""
         names = self._hosts()
         rollout.limits(self._options["settings"], names)
-        rollout_fleet.check_forget(self._names("forget"), names)
+        rollout_fleet.check_names("update_forget", self._names("forget"), names)
         if self._options["what"] == "kernel" and self._flag("rollback"):
             step = "Set update_kernel_version to the older kernel"
             raise InvalidInputError("roll back", "the kernel", "update_rollback is of update-driver.yml", step)
         retry = [name for name in self._names("retry") if name != "all"]
-        rollout_fleet.check_forget(retry, names)
+        rollout_fleet.check_names("update_retry", retry, names)
         return {}
 
     # -- the plan ------------------------------------------------------------------------------------------------------

@@ -164,12 +164,12 @@ def forgotten(node: Seen, forget: Sequence[str]) -> Decision:
     return Decision(node.name, rollout.RESUME, "its update is forgotten")
 
 
-def check_forget(forget: Sequence[str], names: Sequence[str]) -> None:
+def check_names(variable: str, named: Sequence[str], names: Sequence[str]) -> None:
     """Refuse names that are no nodes of the run."""
-    unknown = sorted(set(forget) - set(names))
+    unknown = sorted(set(named) - set(names))
     if unknown:
-        step = "Name nodes of this run, separated by commas"
-        raise InvalidInputError("forget the update", ", ".join(unknown), "there is no such node in this run", step)
+        cause = f"{', '.join(unknown)} is no node of this run, and no node was contacted"
+        raise InvalidInputError(f"use {variable}", "the update", cause, "Name nodes of this run, separated by commas")
 
 
 def placement(

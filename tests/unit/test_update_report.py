@@ -100,7 +100,7 @@ def test_a_run_that_forgets_does_nothing_else() -> None:
 
 def test_a_name_to_forget_must_be_a_node() -> None:
     with pytest.raises(InvalidInputError, match="gpu-9"):
-        rollout_fleet.check_forget(["gpu-9"], ["gpu-1"])
+        rollout_fleet.check_names("update_forget", ["gpu-9"], ["gpu-1"])
 
 
 @pytest.mark.parametrize(
