@@ -127,7 +127,7 @@ def test_a_decision_says_why(gpus: str, wishes: dict[str, Any], item: str, words
             "platform.os",
             "its standard support ended on 2026-07-11, long-term support ends on 2028-06-30",
         ),
-        ({"os": "debian12"}, "os.dkms_minimum", "Taken from NVIDIA's repository where it has one, else bookworm-backports"),
+        ({"os": "debian12"}, "os.dkms_minimum", "where it has one, else bookworm-backports"),
         ({"simulated": True}, "framework.build", "simulated and cannot run kernels"),
         ({"wsl": True}, "driver", "the driver belongs to Windows"),
         ({"wsl": True}, "platform.windows_driver_minimum", "the NVIDIA driver of Windows must be 580.65.06 or newer"),

@@ -196,9 +196,7 @@ def test_a_kernel_is_launched_where_a_gpu_can(tmp_path: Path) -> None:
         ({"version": ""}, "says it is exit code 0"),
         ({"code": b"\x7fELF\x02\x01" + bytes(14)}, "left no GPU code for sm_90"),
         (
-            {
-                "error": "In file included from x\nhost_config.h:151:2: error: unsupported GNU version! gcc past 14"
-            },
+            {"error": "In file included from x\nhost_config.h:151:2: error: unsupported GNU version! gcc past 14"},
             "unsupported GNU version",
         ),
     ],
