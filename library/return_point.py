@@ -58,7 +58,8 @@ RETURN = r"""
 point:
   description:
     - C(packages) (name to version), C(broken) (not completely installed), C(holds), C(unobtainable) (name=version
-      that no source has any more), C(free_mib) and C(needed_mib) (path to MiB), C(reboot_pending) (what says so, or null).
+      that no source has any more), C(free_mib) and C(needed_mib) (path to MiB), C(reboot_pending) (what says so, or
+      null).
   returned: success
   type: dict
 """
