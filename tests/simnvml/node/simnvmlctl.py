@@ -113,6 +113,10 @@ def busy(index: int, name: str, size: int) -> int:
             stdout=quiet,
             stderr=quiet,
         )
+    # the kernel closes what tells the parent of the exec before it gives the process its new name
+    end = time.monotonic() + 5
+    while Path(f"/proc/{child.pid}/comm").read_text().strip() != name[:15] and time.monotonic() < end:
+        time.sleep(0.01)
     values = in_force()
     slot = next(number for number in range(64) if f"gpu.{index}.proc.{number}" not in values)
     change(RUN, {f"gpu.{index}.proc.{slot}": f"{child.pid} C {size}"})
