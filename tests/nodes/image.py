@@ -141,11 +141,20 @@ def make_plan(release: str, os: str = "") -> Plan:
 
 
 def ensure_images(wanted: list[tuple[str, str]]) -> dict[tuple[str, str], Plan]:
-    """Build what is missing, two side by side; answers the plan, with the tag, of each pair of release and identity."""
+    """Build what is missing, two releases side by side; answers the plan, with the tag, of each release and identity.
+
+    Images of one release are built one after the other: they share a folder of packages, which apt locks.
+    """
     plans = {pair: make_plan(*pair) for pair in dict.fromkeys(wanted)}
+    releases = list(dict.fromkeys(release for release, _identity in plans))
     with ThreadPoolExecutor(max_workers=2) as pool:
-        list(pool.map(ensure_image, plans.values()))
+        list(pool.map(lambda release: _ensure_release([plans[pair] for pair in plans if pair[0] == release]), releases))
     return plans
+
+
+def _ensure_release(plans: list[Plan]) -> None:
+    for plan in plans:
+        ensure_image(plan)
 
 
 def ensure_image(plan: Plan) -> None:
