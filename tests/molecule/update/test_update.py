@@ -97,7 +97,7 @@ def simnvmlctl(node: str, *arguments: str) -> str:
 def version(node: str) -> str:
     """Versions of the installed package and of the loaded (simulated) module; one text where they agree."""
     package = on(node, "dpkg-query -W -f '${Version}' nvidia-driver-cuda").split("-")[0]
-    loaded = on(node, "sed -n 's/.*Module *\\([0-9.]*\\) .*/\\1/p' /run/simnvml/root/proc/driver/nvidia/version")
+    loaded = on(node, "grep -o -m1 '[0-9]\\{3\\}[.][0-9.]*' /run/simnvml/root/proc/driver/nvidia/version | head -1")
     return package if package == loaded else f"{package} installed, {loaded} loaded"
 
 
