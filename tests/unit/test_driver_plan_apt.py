@@ -275,7 +275,7 @@ def test_the_installed_driver_is_found_under_any_name(statuses: dict[str, Instal
 
 def test_candidates_are_told_apart_by_their_repository() -> None:
     mirror = Candidate("a", "2", "file:/srv/vendor/debian12/x86_64  Packages")
-    archive = Candidate("a", "1", "http://deb.debian.org/debian bookworm/non-free amd64 Packages")
+    archive = Candidate("a", "1", "http://mirror.test/debian bookworm/non-free amd64 Packages")
     both = [mirror, archive]
     assert offered_by(both, ["file:///srv/vendor/debian12/x86_64/"], inside=True) == [mirror]
     assert offered_by(both, ["file:///srv/vendor/debian12/x86_64"], inside=False) == [archive]

@@ -99,7 +99,7 @@ def test_options_are_read(tmp_path: Path) -> None:
 
 OLD_LIST = (
     f"# cuda\ndeb [signed-by=/usr/share/keyrings/cuda-archive-keyring.gpg] {NVIDIA}debian12/x86_64/ /\n"
-    "deb http://deb.debian.org/debian bookworm main\n"
+    "deb http://mirror.test/debian bookworm main\n"
 )
 OTHER_SOURCES = (
     f"Types: deb\nURIs: {URL}\nSuites: /\nSigned-By: /etc/apt/keyrings/x.gpg\n\n"
@@ -159,7 +159,7 @@ def test_entries_of_the_same_repository_are_switched_off_and_others_stay(root: P
     ]
     lines = listed.read_text(encoding="utf-8").splitlines()
     assert lines[1].startswith("# switched off by Rackwright")
-    assert lines[2] == "deb http://deb.debian.org/debian bookworm main"
+    assert lines[2] == "deb http://mirror.test/debian bookworm main"
     paragraphs = sources.read_text(encoding="utf-8").split("\n\n")
     assert paragraphs[0].endswith("\nEnabled: no")
     assert "URIs: http://a.test/\n" in paragraphs[1]
