@@ -17,7 +17,6 @@ _STATUS = re.compile(
 )
 _INCOMPLETE = re.compile(r"missing some built modules", re.IGNORECASE)
 _HEADER = re.compile(r"^DKMS (?:\(\S+\) )?make\.log for \S+ for kernel (?P<kernel>\S+)", re.MULTILINE)
-LOG = "var/lib/dkms/{module}/{version}/build/make.log"
 #: what stands before a message of a compiler: the build folder or the kernel's, then file, line and column
 _PLACE = re.compile(r"^(?:/\S*?/build/|/usr/src/[^/\s]+/)")
 _MOST_CHARACTERS = 200

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from .driver_gates import refuse_unsupported
-from .driver_names import members, upstream
+from .driver_names import upstream
 from .driver_plan import (
     Found,
     Request,
@@ -89,8 +89,3 @@ def installed_at(anchor: str) -> float | None:
         except OSError:
             continue
     return None
-
-
-def source_packages(statuses: dict[str, Installed], sources: list[str]) -> dict[str, str]:
-    """Return the installed packages of the driver with their versions."""
-    return {name: package.version for name, package in members(statuses, sources).items()}

@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Callable
 from urllib.error import HTTPError, URLError
 
 from ansible.module_utils.urls import ConnectionError as UrlConnectionError
 from ansible.module_utils.urls import NoSSLError, SSLValidationError, open_url
 
 from .errors import InvalidInputError, MissingError
-
-Fetch = Callable[[str], bytes]
 
 LIMIT = 1 << 20
 TIMEOUT_S = 30

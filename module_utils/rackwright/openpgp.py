@@ -18,7 +18,7 @@ from .errors import InvalidInputError
 ARMOUR = re.compile(
     rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(?P<body>.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL
 )
-PUBLIC_KEY, PUBLIC_SUBKEY, SECRET_KEY = 6, 14, 5
+PUBLIC_KEY, SECRET_KEY = 6, 5
 HEX = re.compile(r"^(?:[0-9A-F]{40}|[0-9A-F]{64})$")
 
 
