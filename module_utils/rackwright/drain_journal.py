@@ -6,9 +6,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from typing import Any
 
+from . import atomic
 from .errors import ProbeError
 
 DIRECTORY = "/var/lib/rackwright/drains"
@@ -38,18 +38,8 @@ class Journal:
         """Replace the file in one step and see it on disk: the next line may stop services, or the power may fail."""
         try:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
-            handle, scratch = tempfile.mkstemp(dir=self.directory, prefix=".drain-")
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(content, stream, indent=1, sort_keys=True)
-                stream.write("\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(scratch, self.path)
-            folder = os.open(self.directory, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+            atomic.replace(self.path, text.encode("utf-8"), flush_folder=True, prefix=".drain-")
         except OSError as error:
             raise ProbeError(
                 "remember the drain",

@@ -8,10 +8,10 @@ import grp
 import os
 import pwd
 import stat
-import tempfile
 from dataclasses import dataclass
 from typing import Any
 
+from . import atomic
 from .errors import InvalidInputError, RackwrightError
 
 
@@ -105,20 +105,9 @@ def apply(want: WantedFile) -> None:
 
 
 def _write(want: WantedFile, content: str) -> None:
-    folder = os.path.dirname(want.path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".rackwright-", dir=folder)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fchmod(handle.fileno(), want.mode)
-            os.fchown(handle.fileno(), want.uid, want.gid)
-            os.fsync(handle.fileno())
-        os.replace(temporary, want.path)
-    except OSError:
-        os.unlink(temporary)
-        raise
+    os.makedirs(os.path.dirname(want.path), mode=0o755, exist_ok=True)
+    data = content.encode("utf-8", "surrogateescape")
+    atomic.replace(want.path, data, mode=want.mode, owner=(want.uid, want.gid))
 
 
 def _explain(path: str, error: OSError) -> RackwrightError:

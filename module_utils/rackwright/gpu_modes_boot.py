@@ -10,11 +10,10 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from . import gpu_modes, gpu_modes_apply
+from . import atomic, gpu_modes, gpu_modes_apply
 from .errors import InvalidInputError, RackwrightError, sentence
 from .gpu_modes_apply import Outcome, Surroundings
 
@@ -54,12 +53,8 @@ def recall(path: str = REMEMBERED) -> dict[str, Any]:
 
 def remember(clocks: Mapping[str, Any], path: str = REMEMBERED) -> None:
     """Write down which clocks are locked, whole or not at all."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".gpu-modes-", dir=folder)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump(clocks, stream, sort_keys=True)
-    os.replace(temporary, path)
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    atomic.replace(path, json.dumps(clocks, sort_keys=True).encode("utf-8"), flush=False)
 
 
 def restore(where: Surroundings, declaration: Mapping[str, Any], remembered: dict[str, Any]) -> list[Outcome]:

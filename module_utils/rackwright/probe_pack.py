@@ -13,12 +13,12 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import atomic
 from .role_files import imports_of
 
 MARKER = "RACKWRIGHT-PROBE "
@@ -113,14 +113,7 @@ def _keep(path: Path, content: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in path.parent.glob("*.probe"):
         old.unlink(missing_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".probe-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        os.replace(temporary, path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    atomic.replace(path, content, flush=False)
 
 
 def message(options: Mapping[str, Any], content: bytes) -> bytes:

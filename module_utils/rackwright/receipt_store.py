@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import receipts
+from . import atomic, receipts
 from .errors import RackwrightError
 from .receipt_items import Node, collect, complaints, drift, unreadable
 
@@ -43,7 +41,7 @@ def remove(directory: str, role: str, *, check: bool = False) -> bool:
         if check:
             return os.path.lexists(path)
         os.unlink(path)
-        _sync_folder(directory)
+        atomic.sync_folder(directory)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -76,34 +74,12 @@ def write(directory: str, role: str, receipt: Mapping[str, Any]) -> bool:
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         os.chmod(directory, 0o700)
-        _replace(directory, _path(directory, role), receipts.text(receipt))
+        data = receipts.text(receipt).encode("utf-8")
+        atomic.replace(_path(directory, role), data, flush_folder=True, prefix=".receipt-")
     except OSError as error:
         remove(directory, role)
         raise _explain("write the receipt", _path(directory, role), error) from error
     return True
-
-
-def _replace(directory: str, path: str, content: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".receipt-", dir=directory)  # mode 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    _sync_folder(directory)
-
-
-def _sync_folder(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def record(

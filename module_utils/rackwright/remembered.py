@@ -13,11 +13,12 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from . import atomic
 
 #: younger changes are not trusted, seconds; clocks of file systems tick far more often
 _SETTLED = 2.0
@@ -74,11 +75,4 @@ def remembered(place: Path, key: str | None, make: Callable[[], Any]) -> Any:
 
 def _keep(place: Path, text: str) -> None:
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".kept-", dir=place.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(temporary, place)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    atomic.replace(place, text.encode("utf-8"), flush=False)

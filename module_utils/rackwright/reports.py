@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import atomic
 from .errors import InvalidInputError, RackwrightError
 from .text_table import MAX_ROWS, SIMULATED, bullets, table
 from .verdict import FAIL, PASS, counts_text, fleet_document
@@ -134,18 +134,9 @@ def make_directory(path: str) -> None:
 def write_json(path: str, document: Mapping[str, Any]) -> None:
     """Write a document beside its place and move it there: readers see the old file or the new one, whole."""
     text = json.dumps(document, indent=2, sort_keys=False, allow_nan=False) + "\n"
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".report-", dir=os.path.dirname(path))
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        atomic.replace(path, text.encode("utf-8"), mode=0o644, prefix=".report-")
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         raise _cannot_write(path, error) from error
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import base64
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
+from . import atomic
 from .errors import InvalidInputError, RackwrightError
 from .fetch import checked, fetch, shown
 from .files import WantedFile
@@ -209,17 +209,7 @@ def write_key(path: Path, content: bytes | None) -> None:
             path.unlink()
             return
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".rackwright-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as handle:
-                handle.write(content)
-                handle.flush()
-                os.fchmod(handle.fileno(), KEY_MODE)
-                os.fsync(handle.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-            raise
+        atomic.replace(path, content, mode=KEY_MODE)
     except OSError as error:
         raise RackwrightError(
             "write the signing key",

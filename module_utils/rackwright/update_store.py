@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from . import rollout_state
+from . import atomic, rollout_state
 from .errors import RackwrightError
 
 
@@ -35,21 +33,12 @@ def write(path: str, record: Mapping[str, Any], mode: int = 0o600) -> None:
     Raises:
         RackwrightError: it could not be written; the one before is intact.
     """
-    folder, temporary = os.path.dirname(path), None
     try:
-        os.makedirs(folder, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".update-", dir=folder)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(rollout_state.text(record))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-        _sync(folder)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        atomic.replace(
+            path, rollout_state.text(record).encode("utf-8"), mode=mode, flush_folder=True, prefix=".update-"
+        )
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
         raise RackwrightError(
             "write the record of the update", path, error.strerror or str(error), "Free space there and run again"
         ) from error
@@ -59,18 +48,10 @@ def remove(path: str) -> bool:
     """Remove a record; return whether there was one."""
     try:
         os.unlink(path)
-        _sync(os.path.dirname(path))
+        atomic.sync_folder(os.path.dirname(path))
     except FileNotFoundError:
         return False
     except OSError as error:
         step = "Look at the file and its folder, then run again"
         raise RackwrightError("remove the record of the update", path, error.strerror or str(error), step) from error
     return True
-
-
-def _sync(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
