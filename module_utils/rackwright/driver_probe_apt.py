@@ -172,7 +172,7 @@ class AptSide:
         wish = wish_from_options(options, self.node)
         ring = repository_apt.keyring_path(self._root, REPOSITORY)
         key = repository_key(options, self.node, ring)
-        configured = not repository_apt.plan(wish, key, self._root)[0].changed and self.apt.lists_age() is not None
+        configured = not repository_apt.plan(wish, key, self._root).outcome.changed and self.apt.lists_age() is not None
         with PrivateLists(self._run, self.node, self.apt.lock_timeout, self._root) as lists:
             lists.add_repository(wish, key)
             candidates = self._vendor_candidates(lists, wish, request, names, configured)

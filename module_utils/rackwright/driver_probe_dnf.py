@@ -116,7 +116,7 @@ class DnfSide:
             for path, _ids, text in repository_rpm.others(self._root, own, [wish.url, *wish.replaces]):
                 (folder / path.name).write_text(text, encoding="utf-8", errors="surrogateescape")
             extra = ["module_hotfixes=1"]
-            if repository_rpm.plan(wish, key, self._root)[0].changed:
+            if repository_rpm.plan(wish, key, self._root).outcome.changed:
                 # what an earlier plan fetched may have been of another key or of another state of the mirror
                 extra.append("metadata_expire=0")
             text = repository_rpm.entry(wish, str(ring), *extra)

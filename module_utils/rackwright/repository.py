@@ -219,6 +219,78 @@ def write_key(path: Path, content: bytes | None) -> None:
         ) from error
 
 
-def write_file(path: Path, content: str | None, mode: int = 0o644) -> None:
-    """Write or remove a text file with the owner this process has."""
-    write_text(WantedFile(str(path), content, mode, os.geteuid(), os.getegid()))
+class Draft:
+    """What has to change for a repository, collected before anything is written.
+
+    Edits are carried out in the order they are added. Bytes are keys, text is for people.
+    """
+
+    def __init__(self, root: Path, readable: int = 0) -> None:
+        """Start with nothing to change.
+
+        Args:
+            root: root of the file system; messages and ``outcome`` name paths below it.
+            readable: bits that a changed file of somebody else gets besides its own mode.
+        """
+        self.outcome = Outcome()
+        self._root, self._readable = root, readable
+        self._edits: list[tuple[Path, str | bytes | None]] = []
+
+    def named(self, path: Path) -> str:
+        """Return a path as the node has it."""
+        return f"/{path.relative_to(self._root)}"
+
+    def switch_off(self, path: Path, entries: Sequence[str], content: str) -> None:
+        """Have a file of somebody else without these entries."""
+        self.outcome.disabled += [f"{self.named(path)}: {entry}" for entry in entries]
+        self._write(path, content)
+
+    def key(self, path: Path, content: bytes | None) -> None:
+        """Have this key file, or none; nothing is to be done where it is right."""
+        difference = key_difference(path, content)
+        if difference:
+            self.outcome.diff.append(difference)
+            self.edit_key(path, content)
+
+    def edit_key(self, path: Path, content: bytes | None) -> None:
+        """Write or remove a key file whose difference is told otherwise."""
+        self._edits.append((path, b"" if content is None else content))
+
+    def text(self, path: Path, content: str | None) -> None:
+        """Have this text file, or none; nothing is to be done where it is right."""
+        if read_text(path) != content:
+            self._write(path, content)
+
+    def _write(self, path: Path, content: str | None) -> None:
+        self._edits.append((path, content))
+        self.outcome.diff.append(
+            {
+                "before_header": self.named(path),
+                "after_header": self.named(path),
+                "before": shown(read_text(path) or ""),
+                "after": shown(content or ""),
+            }
+        )
+
+    def carry_out(self) -> None:
+        """Write and remove."""
+        for path, content in self._edits:
+            if isinstance(content, bytes):
+                write_key(path, content or None)
+            else:
+                write_text(WantedFile(str(path), content, self._mode(path), os.geteuid(), os.getegid()))
+
+    def _mode(self, path: Path) -> int:
+        """A file of somebody else keeps its mode."""
+        try:
+            return path.stat().st_mode & 0o777 | self._readable
+        except OSError:
+            return 0o644
+
+
+def read_text(path: Path) -> str | None:
+    """Return a file's text, None where there is none to be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None

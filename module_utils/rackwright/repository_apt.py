@@ -3,29 +3,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .apt_sources import without_repositories
 from .errors import RackwrightError
 from .fetch import shown
 from .openpgp import certificates
-from .repository import Outcome, Wish, key_difference, write_file, write_key
+from .repository import Draft, Outcome, Wish, read_text
 
 LISTS = ("etc/apt/sources.list", "etc/apt/sources.list.d")
 ROOT = Path("/")
 TRUSTED = ("etc/apt/trusted.gpg", "etc/apt/trusted.gpg.d")
-
-
-@dataclass
-class Edit:
-    """One file to write (``content``, ``key`` for binary) or to remove (both None)."""
-
-    path: Path
-    content: str | None = None
-    key: bytes | None = None
-    binary: bool = False
 
 
 def keyring_path(root: Path, name: str) -> Path:
@@ -55,48 +43,28 @@ def apply(wish: Wish, key: bytes | None, check_mode: bool, root: Path = ROOT) ->
     Args:
         key: content of the keyring; its fingerprint has been checked. None when the repository has to go.
     """
-    outcome, edits = plan(wish, key, root)
-    if check_mode:
-        return outcome
-    for edit in edits:
-        if edit.binary:
-            write_key(edit.path, edit.key)
-        else:
-            write_file(edit.path, edit.content, _mode(edit.path))
-    return outcome
+    draft = plan(wish, key, root)
+    if not check_mode:
+        draft.carry_out()
+    return draft.outcome
 
 
-def _mode(path: Path) -> int:
-    """A file of somebody else keeps its mode; apt has to be able to read it."""
-    try:
-        return path.stat().st_mode & 0o777 | 0o444
-    except OSError:
-        return 0o644
-
-
-def plan(wish: Wish, key: bytes | None, root: Path) -> tuple[Outcome, list[Edit]]:
+def plan(wish: Wish, key: bytes | None, root: Path) -> Draft:
     """Return what has to change; reads only.
 
-    The key comes first, so that the entry never names a keyring that is not there.
+    The key comes first, so that the entry never names a keyring that is not there. What is written can be read by
+    everybody: apt has to.
     """
-    outcome, edits = Outcome(), []
+    draft = Draft(root, readable=0o444)
     ring, source = keyring_path(root, wish.name), source_path(root, wish.name)
     if wish.present:
-        outcome.files = [_named(ring, root), _named(source, root)]
+        draft.outcome.files = [draft.named(ring), draft.named(source)]
         for path, uris, content in others(root, source, [wish.url, *wish.replaces]):
-            outcome.disabled += [f"{_named(path, root)}: {shown(uri)}" for uri in uris]
-            outcome.diff.append(_difference(path, root, content))
-            edits.append(Edit(path, content))
-        _distrust(wish, root, outcome, edits)
-    difference = key_difference(ring, key if wish.present else None)
-    if difference:
-        outcome.diff.append(difference)
-        edits.append(Edit(ring, key=key if wish.present else None, binary=True))
-    text = entry(wish, _named(ring, root)) if wish.present else None
-    if _read(source) != text:
-        outcome.diff.append(_difference(source, root, text))
-        edits.append(Edit(source, text))
-    return outcome, edits
+            draft.switch_off(path, [shown(uri) for uri in uris], content)
+        _distrust(wish, root, draft)
+    draft.key(ring, key if wish.present else None)
+    draft.text(source, entry(wish, draft.named(ring)) if wish.present else None)
+    return draft
 
 
 def others(root: Path, own: Path, beginnings: list[str]) -> list[tuple[Path, list[str], str]]:
@@ -107,7 +75,7 @@ def others(root: Path, own: Path, beginnings: list[str]) -> list[tuple[Path, lis
         paths += sorted(path for path in folder.iterdir() if path.suffix in (".list", ".sources") and path != own)
     found = []
     for path in paths:
-        content = _read(path)
+        content = read_text(path)
         if content is None:
             continue
         edited, uris = without_repositories(content, path.suffix == ".sources", beginnings)
@@ -116,7 +84,7 @@ def others(root: Path, own: Path, beginnings: list[str]) -> list[tuple[Path, lis
     return found
 
 
-def _distrust(wish: Wish, root: Path, outcome: Outcome, edits: list[Edit]) -> None:
+def _distrust(wish: Wish, root: Path, draft: Draft) -> None:
     """Take obsolete keys out of the keyrings that apt trusts for every repository."""
     ends = tuple(end.upper() for end in wish.obsolete_keys)
     if not ends:
@@ -134,42 +102,21 @@ def _distrust(wish: Wish, root: Path, outcome: Outcome, edits: list[Edit]) -> No
         left = [one for one in keys if not one.fingerprint.endswith(ends)]
         if len(left) == len(keys):
             continue
-        outcome.removed_keys += [one.fingerprint for one in keys if one not in left]
-        edits += _keyring_edits(path, b"".join(one.raw for one in left))
-        outcome.diff.append(
+        draft.outcome.removed_keys += [one.fingerprint for one in keys if one not in left]
+        _leave(draft, path, b"".join(one.raw for one in left))
+        draft.outcome.diff.append(
             {
-                "before_header": _named(path, root),
-                "after_header": _named(path, root),
+                "before_header": draft.named(path),
+                "after_header": draft.named(path),
                 "before": "".join(f"key {one.fingerprint}\n" for one in keys),
                 "after": "".join(f"key {one.fingerprint}\n" for one in left),
             }
         )
 
 
-def _keyring_edits(path: Path, left: bytes) -> list[Edit]:
-    """Return the edits that leave these keys; what was armoured is not any more, so its name changes."""
-    if not left:
-        return [Edit(path, binary=True)]
-    if path.suffix == ".asc":
-        return [Edit(path, binary=True), Edit(path.with_suffix(".gpg"), key=left, binary=True)]
-    return [Edit(path, key=left, binary=True)]
-
-
-def _difference(path: Path, root: Path, content: str | None) -> dict[str, Any]:
-    return {
-        "before_header": _named(path, root),
-        "after_header": _named(path, root),
-        "before": shown(_read(path) or ""),
-        "after": shown(content or ""),
-    }
-
-
-def _named(path: Path, root: Path) -> str:
-    return f"/{path.relative_to(root)}"
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return None
+def _leave(draft: Draft, path: Path, left: bytes) -> None:
+    """Leave these keys in a keyring; what was armoured is not any more, so its name changes."""
+    if left and path.suffix == ".asc":
+        draft.edit_key(path, None)
+        path = path.with_suffix(".gpg")
+    draft.edit_key(path, left or None)

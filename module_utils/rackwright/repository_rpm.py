@@ -8,30 +8,18 @@ signatures would undo this one's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 from .errors import RackwrightError
-from .fetch import shown
 from .openpgp import armour, certificates, dearmor
 from .packages_repos import REPOSITORIES, parse_repositories, with_enabled
 from .packages_rpm_errors import last_cause
-from .repository import Outcome, Wish, key_difference, write_file, write_key
+from .repository import Draft, Outcome, Wish, read_text
 
 ROOT = Path("/")
 KEYS = "etc/pki/rpm-gpg"
 Run = Callable[[Sequence[str]], "tuple[int, str, str]"]
-
-
-@dataclass
-class Edit:
-    """One file to write (``content``, ``key`` for binary) or to remove (both None)."""
-
-    path: Path
-    content: str | None = None
-    key: bytes | None = None
-    binary: bool = False
 
 
 def keyring_path(root: Path, name: str) -> Path:
@@ -67,53 +55,35 @@ def apply(wish: Wish, key: bytes | None, check_mode: bool, root: Path = ROOT, ru
         run: runs a program on the node; where it is given, the key is also imported into rpm's database, so that
             packages are checked against it without dnf asking for it.
     """
-    outcome, edits = plan(wish, key, root)
+    draft = plan(wish, key, root)
     missing = _missing_keys(key, run) if key and wish.present and run else []
     if missing:
         text = "".join(f"key {one}\n" for one in missing)
-        outcome.diff.append({"before_header": "rpm's keys", "after_header": "rpm's keys", "before": "", "after": text})
+        draft.outcome.diff.append(
+            {"before_header": "rpm's keys", "after_header": "rpm's keys", "before": "", "after": text}
+        )
     if check_mode:
-        return outcome
-    for edit in edits:
-        if edit.binary:
-            write_key(edit.path, edit.key)
-        else:
-            write_file(edit.path, edit.content, _mode(edit.path))
+        return draft.outcome
+    draft.carry_out()
     if missing and run:
         _import(keyring_path(root, wish.name), run)
-    return outcome
+    return draft.outcome
 
 
-def _mode(path: Path) -> int:
-    try:
-        return path.stat().st_mode & 0o777
-    except OSError:
-        return 0o644
-
-
-def plan(wish: Wish, key: bytes | None, root: Path) -> tuple[Outcome, list[Edit]]:
+def plan(wish: Wish, key: bytes | None, root: Path) -> Draft:
     """Return what has to change; reads only. The key comes first, so that no entry names a key that is not there.
 
     The key file is armoured: rpm imports no other form.
     """
-    outcome, edits = Outcome(), []
-    ring_text = armour(dearmor(key, wish.name)) if key and wish.present else None
+    draft = Draft(root)
     ring, source = keyring_path(root, wish.name), source_path(root, wish.name)
     if wish.present:
-        outcome.files = [_named(ring, root), _named(source, root)]
+        draft.outcome.files = [draft.named(ring), draft.named(source)]
         for path, ids, content in others(root, source, [wish.url, *wish.replaces]):
-            outcome.disabled += [f"{_named(path, root)}: {one}" for one in ids]
-            outcome.diff.append(_difference(path, root, content))
-            edits.append(Edit(path, content))
-    difference = key_difference(ring, ring_text)
-    if difference:
-        outcome.diff.append(difference)
-        edits.append(Edit(ring, key=ring_text, binary=True))
-    text = entry(wish, _named(ring, root)) if wish.present else None
-    if _read(source) != text:
-        outcome.diff.append(_difference(source, root, text))
-        edits.append(Edit(source, text))
-    return outcome, edits
+            draft.switch_off(path, ids, content)
+    draft.key(ring, armour(dearmor(key, wish.name)) if key and wish.present else None)
+    draft.text(source, entry(wish, draft.named(ring)) if wish.present else None)
+    return draft
 
 
 def others(root: Path, own: Path, beginnings: list[str]) -> list[tuple[Path, list[str], str]]:
@@ -121,7 +91,7 @@ def others(root: Path, own: Path, beginnings: list[str]) -> list[tuple[Path, lis
     wanted = tuple(_comparable(url) for url in beginnings)
     found = []
     for path in sorted((root / REPOSITORIES).glob("*.repo")):
-        text = _read(path)
+        text = read_text(path)
         if path == own or text is None:
             continue
         rows = parse_repositories(text, str(path))
@@ -155,23 +125,3 @@ def _import(path: Path, run: Run) -> None:
             last_cause(f"{out}\n{err}"),
             f"Run `rpmkeys --import {path}` on the node; the system's crypto policy may refuse its algorithms",
         )
-
-
-def _difference(path: Path, root: Path, content: str | None) -> dict[str, Any]:
-    return {
-        "before_header": _named(path, root),
-        "after_header": _named(path, root),
-        "before": shown(_read(path) or ""),
-        "after": shown(content or ""),
-    }
-
-
-def _named(path: Path, root: Path) -> str:
-    return f"/{path.relative_to(root)}"
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return None
