@@ -33,12 +33,11 @@ from .fetch import shown
 from .packages import Candidate, Change, Installed
 from .packages_apt import Apt, Run
 from .repository import Wish, repository_key, wish_from_options
+from .repository_options import NVIDIA_REPOSITORIES, REPOSITORY
 
 SOURCES = ("etc/apt/sources.list", "etc/apt/sources.list.d")
 PIN = "/etc/apt/preferences.d/00-rackwright-nvidia.pref"
 UNATTENDED = "/etc/apt/apt.conf.d/52rackwright-nvidia"
-REPOSITORY = "nvidia-cuda"
-NVIDIA_REPOSITORIES = "https://developer.download.nvidia.com/compute/cuda/repos/"
 
 
 def source_files(root: Path) -> list[Path]:

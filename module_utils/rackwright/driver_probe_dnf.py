@@ -24,8 +24,8 @@ from .packages_dnf import Dnf
 from .packages_repos import REPOSITORIES, missing_repositories
 from .packages_rpm import parse_module_list
 from .repository import Wish, repository_key, wish_from_options
+from .repository_options import REPOSITORY
 
-REPOSITORY = "nvidia-cuda"
 KMODS = ("kmod-nvidia*", "dkms-nvidia*")
 # DKMS is in EPEL, and some of what EPEL has needs CRB
 NEEDED = ("epel", "crb")

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-NAME = "nvidia-cuda"
+#: short name of the repository on nodes, part of its file names
+REPOSITORY = "nvidia-cuda"
 #: where the vendor's own repositories are; other entries for them are switched off
-VENDOR = "https://developer.download.nvidia.com/compute/cuda/repos/"
+NVIDIA_REPOSITORIES = "https://developer.download.nvidia.com/compute/cuda/repos/"
 #: the key that NVIDIA withdrew in April 2022
 OBSOLETE_KEYS = ("7FA2AF80",)
 
@@ -19,13 +20,14 @@ def repository_options(
     """Return the options of the module ``vendor_repository``, but for the key's content.
 
     Args:
-        entry: ``repository`` of the lock: format, url, key_url, key_fingerprint, and key_id for rpm.
+        entry: ``repository`` of the lock: format, url, key_url, key_fingerprint, and key_id for rpm. One without a url
+            has none here either, which ``vendor_repository`` and ``driver_plan`` refuse.
         url: a mirror or bundle instead; ``{distro}`` and ``{arch}`` become those of the lock's url.
         has_key: whether the site has a key of its own: the vendor's fingerprint does not apply to it.
         fingerprint: of that key, or of the vendor's where the lock has none.
     """
-    base = str(entry["url"]).rstrip("/")
-    distro, arch = base.split("/")[-2:]
+    base = str(entry.get("url") or "").rstrip("/")
+    distro, arch = f"//{base}".split("/")[-2:]
     mirror = url.replace("{distro}", distro).replace("{arch}", arch).rstrip("/")
     key_url = str(entry.get("key_url") or "")
     if mirror:
@@ -33,12 +35,12 @@ def repository_options(
         key_url = f"{mirror}/{key_url.rpartition('/')[2]}"
     own = has_key or bool(fingerprint)
     return {
-        "name": NAME,
-        "format": entry["format"],
-        "url": f"{mirror or base}/",
+        "name": REPOSITORY,
+        "format": entry.get("format") or "deb",
+        "url": f"{mirror or base}/" if mirror or base else "",
         "key_url": "" if has_key else key_url,
         "fingerprint": fingerprint or ("" if has_key else str(entry.get("key_fingerprint") or "")),
         "key_id": "" if own else str(entry.get("key_id") or ""),
-        "replaces": [VENDOR],
+        "replaces": [NVIDIA_REPOSITORIES],
         "obsolete_keys": list(OBSOLETE_KEYS),
     }

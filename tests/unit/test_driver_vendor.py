@@ -12,12 +12,13 @@ import pytest
 from unit.openpgp_samples import FINGERPRINT_TWO, ONE
 
 from ansible.module_utils.rackwright.driver_plan import Found, Request
-from ansible.module_utils.rackwright.driver_probe_apt import NVIDIA_REPOSITORIES, PIN, AptSide
+from ansible.module_utils.rackwright.driver_probe_apt import PIN, AptSide
 from ansible.module_utils.rackwright.errors import InvalidInputError
 from ansible.module_utils.rackwright.openpgp import dearmor
 from ansible.module_utils.rackwright.packages_apt import STAMP
 from ansible.module_utils.rackwright.repository import wish_from_options
 from ansible.module_utils.rackwright.repository_apt import apply
+from ansible.module_utils.rackwright.repository_options import NVIDIA_REPOSITORIES
 
 URL = "https://mirror.test/cuda/"
 VERSION = "595.91.07-1"

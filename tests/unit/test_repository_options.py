@@ -21,6 +21,12 @@ RPM = {
 }
 
 
+def test_an_archive_is_no_repository_to_add() -> None:
+    options = repository_options({"format": "deb", "codename": "bookworm"})
+
+    assert (options["url"], options["key_url"], options["fingerprint"]) == ("", "", "")
+
+
 @pytest.mark.parametrize(
     ("entry", "site", "wanted"),
     [
