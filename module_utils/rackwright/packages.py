@@ -148,13 +148,20 @@ def lock_error(text: str, node: str, waited: float) -> TimedOutError:
     lock, dpkg = LOCK.search(text), DPKG_LOCK.search(text)
     pid = (lock and lock["pid"]) or (dpkg and dpkg["pid"])
     program = lock["program"] if lock and lock["program"] else None
+    return held_too_long(node, pid or None, program, waited, (lock and lock["file"]) or None)
+
+
+def held_too_long(
+    node: str, pid: str | None, program: str | None, waited: float, file: str | None = None
+) -> TimedOutError:
+    """Return the error of a lock that somebody kept, of any package manager."""
     holder = f"process {pid}{f' ({program})' if program else ''}" if pid else "another process"
     return TimedOutError(
         "get the package manager's lock",
         node,
         f"{holder} has held it for more than {waited:.0f} s",
         "Let it finish (or stop it if it hangs), or raise the lock timeout, then run again",
-        found=(lock and lock["file"]) or None,
+        found=file,
     )
 
 
@@ -179,15 +186,17 @@ def last_cause(text: str) -> str:
 
 def _disk_full(text: str, action: str, node: str, free_mib: int | None) -> RackwrightError | None:
     match = re.search(r"You don't have enough free space in (\S+?)\.?$|No space left on device", text, re.MULTILINE)
-    if not match:
-        return None
-    place = match.group(1) or "the file system of /var or /usr"
+    return no_space(action, node, match.group(1), free_mib, "apt-get clean") if match else None
+
+
+def no_space(action: str, node: str, place: str | None, free_mib: int | None, clean: str) -> RackwrightError:
+    """Return the error of a full disk. ``clean`` is the package manager's command that removes what it downloaded."""
     left = "" if free_mib is None else f" ({free_mib} MiB free on /var)"
     return RackwrightError(
         action,
         node,
-        f"no space left in {place}{left}",
-        "Free space (apt-get clean, journalctl --vacuum-size) and run again",
+        f"no space left in {place or 'the file system of /var or /usr'}{left}",
+        f"Free space ({clean}, journalctl --vacuum-size) and run again",
     )
 
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 import re
 
 from .errors import MissingError, RackwrightError, TimedOutError
-from .packages import CREDENTIALS
+from .packages import CREDENTIALS, URL_HOST, held_too_long, no_space
 
 PLUGIN = "python3-dnf-plugin-versionlock"
 LOCK = re.compile(r"^.*already locked by (?P<pid>\d+)", re.MULTILINE)
 _PROGRAM = re.compile(r"The application with PID \d+ is: (\S+)")
 _RPM_LOCK = re.compile(r"can't create transaction lock on (\S+)|waiting for (?:transaction|shared) lock on (\S+)")
 _REPO = re.compile(r"[Ff]ailed to (?:download|synchronize) (?:metadata|cache) for repo(?:sitory)? ['\"]([^'\"]+)['\"]")
-_HOST = re.compile(r"(?:https?|ftp)://(?:[^/@\s]*@)?([^/\s:]+)")
 _NO_MATCH = re.compile(r"(?:Unable to find a match|No match for argument): (.+)")
 _FILTERED = re.compile(r"filtered out by (modular|exclude) filtering for argument: (\S+)")
 _NOISE = re.compile(r"^(?:Last metadata|Dependencies resolved|Nothing to do|Complete!|Operation aborted|\(try to|=+$)")
@@ -27,13 +26,7 @@ def is_lock_failure(text: str) -> bool:
 def lock_error(text: str, node: str, waited: float) -> TimedOutError:
     """Explain that another process kept the lock for longer than we may wait."""
     lock, program = LOCK.search(text), _PROGRAM.search(text)
-    holder = f"process {lock['pid']}{f' ({program[1]})' if program else ''}" if lock else "another process"
-    return TimedOutError(
-        "get the package manager's lock",
-        node,
-        f"{holder} has held it for more than {waited:.0f} s",
-        "Let it finish (or stop it if it hangs), or raise the lock timeout, then run again",
-    )
+    return held_too_long(node, lock and lock["pid"], program and program[1], waited)
 
 
 def explain(text: str, action: str, node: str, free_mib: int | None = None) -> RackwrightError:
@@ -80,16 +73,7 @@ def plugin_error(node: str) -> MissingError:
 
 def _disk_full(text: str, action: str, node: str, free_mib: int | None) -> RackwrightError | None:
     match = re.search(r"needs \S+ more space on the (\S+) filesystem|No space left on device|Disk Requirements", text)
-    if not match:
-        return None
-    place = match.group(1) or "the file system of /var or /usr"
-    left = "" if free_mib is None else f" ({free_mib} MiB free on /var)"
-    return RackwrightError(
-        action,
-        node,
-        f"no space left in {place}{left}",
-        "Free space (dnf clean packages, journalctl --vacuum-size) and run again",
-    )
+    return no_space(action, node, match.group(1), free_mib, "dnf clean packages") if match else None
 
 
 def _database(text: str, action: str, node: str, _free: int | None) -> RackwrightError | None:
@@ -147,7 +131,7 @@ def _repository(text: str, action: str, node: str, _free: int | None) -> Rackwri
     if not repository and not re.search(r"Error downloading packages|No more mirrors to try", text):
         return None
     named = f"the repository {repository[1]}" if repository else "a repository"
-    hosts = list(dict.fromkeys(_HOST.findall(text)))
+    hosts = list(dict.fromkeys(URL_HOST.findall(text)))
     at = f" at {', '.join(hosts)}" if hosts else ""
     if re.search(r"Status code: (?:404|410)|\b404\b", text):
         return RackwrightError(
