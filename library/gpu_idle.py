@@ -160,7 +160,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible.module_utils.rackwright.errors import RackwrightError
-from ansible.module_utils.rackwright.gpu_holders import DAEMONS, look
+from ansible.module_utils.rackwright.gpu_daemons import DAEMONS
+from ansible.module_utils.rackwright.gpu_holders import look
 from ansible.module_utils.rackwright.gpu_idle import Machine, Settling, Wish
 
 ARGUMENT_SPEC: dict[str, Any] = {

@@ -8,11 +8,11 @@ from typing import Any
 
 from .driver_names import ARCHIVE_SOURCES, is_module, upstream
 from .errors import InvalidInputError, RackwrightError
+from .gpu_daemons import is_named
 from .host import natural_key
 from .packages import Candidate, Installed
 
 #: programs that belong to the driver and hold a GPU by design
-DAEMONS = ("nvidia-persistenced", "nv-fabricmanager", "nv-hostengine", "dcgm-exporter", "nvidia-imex")
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def busy_processes(gpu: dict[str, Any]) -> list[dict[str, Any]]:
         {"pid": row["pid"], "name": row["name"], "gpu": device.get("index")}
         for device in gpu.get("devices") or []
         for row in device.get("processes") or []
-        if set(row["types"]) & {"compute", "mps"} and row["name"] not in DAEMONS
+        if set(row["types"]) & {"compute", "mps"} and not is_named(row["name"])
     ]
 
 

@@ -17,19 +17,10 @@ from typing import Any
 
 from .child import run_in_child
 from .errors import ProbeError, TimedOutError
+from .gpu_daemons import is_named
 from .nvml import Nvml, choose_binding, find_library
 from .nvml_errors import LIBRARY_NOT_FOUND, NvmlFailure, reason_for
 
-#: Names (as in /proc/PID/comm, so 15 characters count, or of the program file) of daemons that hold GPUs by design.
-#: All are started by a package's own unit; none of them is work.
-DAEMONS = (
-    "nvidia-persistenced",
-    "nv-fabricmanager",
-    "nvidia-imex",
-    "nv-hostengine",
-    "dcgm-exporter",
-)
-_COMM = 15
 _LISTS = (
     ("compute", "nvmlDeviceGetComputeRunningProcesses"),
     ("graphics", "nvmlDeviceGetGraphicsRunningProcesses"),
@@ -81,7 +72,8 @@ class Holder:
 
     def is_one_of(self, names: Iterable[str]) -> bool:
         """Whether it has one of these names."""
-        return any(name == self.program or name[:_COMM] == self.name for name in names)
+        wanted = list(names)
+        return self.program in wanted or is_named(self.name, wanted)
 
 
 @dataclass(frozen=True)

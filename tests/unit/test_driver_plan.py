@@ -231,11 +231,13 @@ def gpu_with(*processes: dict[str, Any], loaded: str | None = "580.178.04") -> d
 
 VLLM = {"pid": 77, "name": "vllm", "types": ["compute"], "used_memory_bytes": 1}
 DAEMON = {"pid": 5, "name": "nv-hostengine", "types": ["compute"], "used_memory_bytes": 1}
+#: as the kernel cuts its name off
+MANAGER = {"pid": 7, "name": "nv-fabricmanage", "types": ["compute"], "used_memory_bytes": 1}
 DESKTOP = {"pid": 6, "name": "Xorg", "types": ["graphics"], "used_memory_bytes": 1}
 
 
 def test_only_programs_that_compute_make_a_gpu_busy() -> None:
-    assert busy_processes(gpu_with(VLLM, DAEMON, DESKTOP)) == [{"pid": 77, "name": "vllm", "gpu": 3}]
+    assert busy_processes(gpu_with(VLLM, DAEMON, MANAGER, DESKTOP)) == [{"pid": 77, "name": "vllm", "gpu": 3}]
     assert busy_processes({"devices": [{"index": 0, "processes": None}]}) == []
 
 

@@ -17,6 +17,7 @@ from support.simulated_node import SimulatedNode, library
 from ansible.module_utils.rackwright import gpu_holders
 from ansible.module_utils.rackwright.child import run_in_child
 from ansible.module_utils.rackwright.errors import ProbeError
+from ansible.module_utils.rackwright.gpu_daemons import DAEMONS
 from ansible.module_utils.rackwright.gpu_holders import (
     DriverHangsError,
     Holder,
@@ -187,7 +188,7 @@ def test_processes_of_a_prepared_table(tmp_path: Path) -> None:
     ],
 )
 def test_daemons_by_name(name: str | None, program: str | None, known: bool) -> None:
-    assert Holder(1, name=name, program=program).is_one_of(gpu_holders.DAEMONS) is known
+    assert Holder(1, name=name, program=program).is_one_of(DAEMONS) is known
 
 
 @pytest.mark.parametrize(
