@@ -12,11 +12,11 @@ import hashlib
 import os
 import pwd
 import stat
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import programs
 from .host import container_of, kernels_of
 from .receipt_items_packages import Run, read_dpkg, read_rpm
 from .receipt_items_venvs import read_venv
@@ -40,20 +40,7 @@ _MODULE_FOLDERS = ("updates", "extra", "weak-updates")
 
 def run_program(command: list[str]) -> tuple[int, str, str]:
     """Run a program in the C locale; one that is missing or hangs raises OSError."""
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"{command[0]} did not answer within {_TIMEOUT_S} s") from error
-    return done.returncode, done.stdout, done.stderr
+    return programs.run_program(command, _TIMEOUT_S)
 
 
 def unreadable(name: str, error: OSError) -> dict[str, str]:

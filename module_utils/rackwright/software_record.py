@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import glob
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from . import cdi, kernel_module
 from .host import kernels_of
+from .programs import run_program
 from .software_packages import Packages, read_packages
 
 # the kernel cuts the names of processes at 15 characters
@@ -53,20 +53,7 @@ def read_software(
 
 def _ask(command: list[str]) -> tuple[int, str, str]:
     """Run rpm; one that is missing or hangs raises OSError."""
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_RPM_TIMEOUT_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"{command[0]} did not answer within {_RPM_TIMEOUT_S} s") from error
-    return done.returncode, done.stdout, done.stderr
+    return run_program(command, _RPM_TIMEOUT_S)
 
 
 def _has_signs(host: Mapping[str, Any], root: Path) -> bool:
