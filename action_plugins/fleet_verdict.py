@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright import fleet_judge, reports
-from rackwright.errors import RackwrightError
+from rackwright.control_action import ControlAction
 from rackwright.fleet_inputs import plain
 
 ARGUMENT_SPEC = {
@@ -28,33 +26,25 @@ _COUNT = "gpu_expected_count"
 _REBOOTS = ("os_base", "nvidia_driver")
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlAction):
     """Judge every host of the play; contacts no node."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
+    SPEC = ARGUMENT_SPEC
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Answer one call."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
-        try:
-            nodes = options["nodes"]
-            if nodes is None:
-                nodes = self._collect(options["registered"], task_vars or {})
-            result.update(
-                fleet_judge.judge_run(
-                    nodes,
-                    options["run_id"],
-                    reports.from_here(options["reports_dir"]),
-                    options["gates"],
-                    options["extra_gpus"],
-                    self._task.check_mode,
-                )
-            )
-        except RackwrightError as error:
-            result.update(error.to_result(), failed=True)
-        return result
+    def answer(self) -> dict[str, Any]:
+        """Judge, and write the reports."""
+        options = self._options
+        nodes = options["nodes"]
+        if nodes is None:
+            nodes = self._collect(options["registered"], self._vars)
+        return fleet_judge.judge_run(
+            nodes,
+            options["run_id"],
+            reports.from_here(options["reports_dir"]),
+            options["gates"],
+            options["extra_gpus"],
+            self._task.check_mode,
+        )
 
     def _collect(self, registered: Mapping[str, str], variables: Mapping[str, Any]) -> dict[str, Any]:
         """Take the evidence from where the tasks before left it. Read as it lies there: passed through a template,

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright import fleet_plan, lock, lock_file, plan_report, reports, tables
-from rackwright.errors import InvalidInputError, MissingError, RackwrightError
+from rackwright.control_action import ControlAction
+from rackwright.errors import InvalidInputError, MissingError
 from rackwright.fleet_inputs import FleetInputs, plain
 from rackwright.stack_intent import planning_date
 
@@ -36,23 +36,16 @@ ARGUMENT_SPEC = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlAction):
     """Plan the fleet, hold it against its lock, or read one node's entry; contacts no node."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
+    SPEC = ARGUMENT_SPEC
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Answer one call."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _validation, self._options = self.validate_argument_spec(ARGUMENT_SPEC)
-        self._vars = task_vars or {}
-        try:
-            self._lock = self._lock_path()
-            result.update(getattr(self, f"_{self._options['mode']}")())
-        except RackwrightError as error:
-            result.update(error.to_result(), failed=True)
-        return result
+    def answer(self) -> dict[str, Any]:
+        """Do what the mode says."""
+        self._lock = self._lock_path()
+        answer: dict[str, Any] = getattr(self, f"_{self._options['mode']}")()
+        return answer
 
     def _lock_path(self) -> str:
         """Where the lock is: as said, else beside the inventory."""

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.plugins.action import ActionBase
 
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright import diagnosis, diagnosis_fix, diagnosis_text, reports, tables
+from rackwright.control_action import ControlAction
 from rackwright.diagnosis_record import Evidence
-from rackwright.errors import RackwrightError
 from rackwright.stack_intent import Intent, planning_date
 
 _TABLES = _ROOT / "roles" / "gpu_stack" / "files" / "tables"
@@ -32,23 +31,14 @@ ARGUMENT_SPEC = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlAction):
     """Explain what was found on every host of the play; contacts no node."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
+    SPEC = ARGUMENT_SPEC
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Answer one call."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
-        try:
-            result.update(self._diagnose(options, task_vars or {}))
-        except RackwrightError as error:
-            result.update(error.to_result(), failed=True)
-        return result
-
-    def _diagnose(self, options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """Explain every host."""
+        options, variables = self._options, self._vars
         known = tables.load_tables(_TABLES, tables.extra_rows(options["extra_tables"]))
         table = diagnosis.check_errors(yaml.safe_load(_ERRORS.read_text(encoding="utf-8")), str(_ERRORS))
         today = planning_date(options["today"])

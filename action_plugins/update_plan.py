@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +29,7 @@ from rackwright import (
     update_store,
 )
 from rackwright import rollout_state as state
+from rackwright.control_action import ControlAction
 from rackwright.errors import InvalidInputError, RackwrightError
 from rackwright.fleet_inputs import FleetInputs, plain
 from rackwright.stack_intent import planning_date
@@ -57,24 +57,16 @@ ARGUMENT_SPEC = {
 _PLAN_FIRST = "Run playbooks/plan-stack.yml, review what it writes, and commit it"
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlAction):
     """One class for all steps of a rollout that think: each reads documents and records, and answers."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
+    SPEC = ARGUMENT_SPEC
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Answer one call."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
-        self._options = plain(options)
-        self._vars = task_vars or {}
+    def answer(self) -> dict[str, Any]:
+        """Do what the mode says."""
+        self._options = plain(self._options)
         self._reports = reports.from_here(self._options["reports"])
-        try:
-            result.update({"changed": False, **getattr(self, f"_{self._options['mode']}")()})
-        except RackwrightError as error:
-            result.update(error.to_result(), failed=True)
-        return result
+        return {"changed": False, **getattr(self, f"_{self._options['mode']}")()}
 
     # -- before any node is contacted --------------------------------------------------------------------------------
 
