@@ -226,7 +226,7 @@ class ActionModule(ControlAction):
         document = plain(first["__update_plan"]["document"])
         foreseen = {name: plain(variables.raw_get(name).get("__update_foreseen") or {}) for name in document["nodes"]}
         failures = {name: seen["failure"] for name, seen in foreseen.items() if seen.get("failure")}
-        planned = {n for n, node in document["nodes"].items() if node["plan"] in (rollout.TODO, rollout.RESUME)}
+        planned = {n for n, node in document["nodes"].items() if node["plan"] in rollout.PLANNED}
         final = update_report.ended(document, {})
         bad = {name: why for name, why in update_report.bad(final).items() if name not in planned}
         return {"table_text": update_report.foreseen_text(document, foreseen), "bad": {**bad, **failures}}

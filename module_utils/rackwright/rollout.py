@@ -16,7 +16,9 @@ from . import rollout_state as state
 from .errors import InvalidInputError
 
 #: what a node is to this run
-TODO, RESUME, CURRENT, SKIPPED = "todo", "resume", "current", "skipped"
+DUE, RESUME, CURRENT, SKIPPED = "todo", "resume", "current", "skipped"
+#: what this run is to bring to its end
+PLANNED = (DUE, RESUME)
 #: planned and not begun: the run stopped, or too many nodes were out of service
 WAITING = "waiting"
 _SIZE = re.compile(r"(\d+)(%?)")
@@ -85,7 +87,7 @@ class Decision:
     """What a node is to this run, and why.
 
     Attributes:
-        what: TODO, RESUME, CURRENT, SKIPPED, or an end state of rollout_state.
+        what: DUE, RESUME, CURRENT, SKIPPED, or an end state of rollout_state.
         phase: where work on it begins.
         last: it failed before, so the others go first.
     """
@@ -200,7 +202,7 @@ def _fresh(seen: Seen, target: Mapping[str, Any], options: Options) -> Decision:
                 "-e update_without_return_point=true"
             )
             return Decision(seen.name, state.REFUSED, why, notes=seen.notes)
-        return Decision(seen.name, TODO, "without a return point", notes=seen.notes)
+        return Decision(seen.name, DUE, "without a return point", notes=seen.notes)
     found = state.entries_digest(seen.current.get("entries"))
     if found == wanted:
         return Decision(seen.name, CURRENT, notes=seen.notes)
@@ -208,7 +210,7 @@ def _fresh(seen: Seen, target: Mapping[str, Any], options: Options) -> Decision:
         return Decision(seen.name, SKIPPED, "it does not have what stack.lock.yml says: nothing to take back")
     failed = seen.record is not None and seen.record["state"] == state.ROLLED_BACK
     known = f"its last update failed: {seen.record['reason']}" if failed and seen.record else None
-    return Decision(seen.name, TODO, known, last=failed, notes=seen.notes)
+    return Decision(seen.name, DUE, known, last=failed, notes=seen.notes)
 
 
 def batches(
@@ -226,7 +228,7 @@ def batches(
     the rest in batches; nodes that failed before come last.
     """
     waiting = [d for d in decisions if d.what == RESUME and not d.last]
-    order = sorted((d for d in decisions if d.what == TODO or (d.what == RESUME and d.last)), key=lambda d: d.last)
+    order = sorted((d for d in decisions if d.what == DUE or (d.what == RESUME and d.last)), key=lambda d: d.last)
     names = [decision.name for decision in order]
     named = [name for name in limit.canaries if name in names]
     canaries, having = list(named), {kinds[name] for name in named} | proven

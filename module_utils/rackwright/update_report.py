@@ -29,7 +29,7 @@ _WORDS = {
     rollout.WAITING: "not begun",
     rollout.CURRENT: "has it",
     rollout.SKIPPED: "left alone",
-    rollout.TODO: "to do",
+    rollout.DUE: "to do",
     rollout.RESUME: "resumes",
     state.OPEN: "interrupted",
     state.FORGOTTEN: "forgotten",
@@ -55,7 +55,7 @@ def _end(
     name: str, node: Mapping[str, Any], run: Mapping[str, Any], record: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     if record is None or record.get("run") != run["id"]:
-        planned = node["plan"] in (rollout.TODO, rollout.RESUME)
+        planned = node["plan"] in rollout.PLANNED
         reason = (run.get("held") or {}).get(name, node.get("reason")) if planned else node.get("reason")
         return {"end": rollout.WAITING if planned else node["plan"], "reason": reason, "steps": [], "seconds": None}
     steps = record["steps"][node.get("steps_before", 0) :]
@@ -157,7 +157,7 @@ def foreseen_text(run: Mapping[str, Any], foreseen: Mapping[str, Mapping[str, An
     rows, failures = [], {}
     for name, node in run["nodes"].items():
         seen = foreseen.get(name) or {}
-        planned = node["plan"] in (rollout.TODO, rollout.RESUME)
+        planned = node["plan"] in rollout.PLANNED
         row = _row(name, {**node, "end": node["plan"]})
         pending = seen.get("pending")
         packages = f"{len(pending)} package(s)" if pending is not None else "unknown"

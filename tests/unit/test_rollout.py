@@ -35,7 +35,7 @@ def seen(**changes: Any) -> Seen:
 @pytest.mark.parametrize(
     ("known", "options", "what", "words"),
     [
-        (seen(), Options(), rollout.TODO, ""),
+        (seen(), Options(), rollout.DUE, ""),
         (seen(current=NEW), Options(), rollout.CURRENT, ""),
         (seen(target=None), Options(), rollout.SKIPPED, "has no driver"),
         (seen(silent="unreachable: timed out"), Options(), state.UNREACHABLE, "timed out"),
@@ -43,7 +43,7 @@ def seen(**changes: Any) -> Seen:
         (seen(refusal="the lock does not have this node"), Options(), state.REFUSED, "does not have"),
         (seen(current=None, problem="no receipt"), Options(), state.REFUSED, "update_without_return_point"),
         (seen(current=None, problem="no receipt", installed=False), Options(), state.REFUSED, "site.yml"),
-        (seen(current=None, problem="x"), Options(without_return_point=True), rollout.TODO, "without a return point"),
+        (seen(current=None, problem="x"), Options(without_return_point=True), rollout.DUE, "without a return point"),
         (seen(record=record()), Options(), rollout.RESUME, "resumes after install (interrupted)"),
         # what stops a fresh update does not keep an interrupted one from being brought to an end
         (seen(record=record(), refusal="a GPU is missing", current=None), Options(), rollout.RESUME, "resumes"),
@@ -52,9 +52,9 @@ def seen(**changes: Any) -> Seen:
         (seen(record=record(state=state.STUCK)), Options(retry=("n2",)), state.STUCK, "stuck since"),
         (seen(record=record(state=state.STUCK)), Options(retry=("n1",)), rollout.RESUME, "taken up again"),
         (seen(record=record(state=state.STUCK)), Options(retry=("all",)), rollout.RESUME, "taken up again"),
-        (seen(record=record(state=state.ROLLED_BACK, reason="slow")), Options(), rollout.TODO, "failed: slow"),
+        (seen(record=record(state=state.ROLLED_BACK, reason="slow")), Options(), rollout.DUE, "failed: slow"),
         (seen(record=record(state=state.DONE), current=NEW), Options(), rollout.CURRENT, ""),
-        (seen(current=NEW, target=OLD, locked=state.entries_digest(NEW["entries"])), Options(True), rollout.TODO, ""),
+        (seen(current=NEW, target=OLD, locked=state.entries_digest(NEW["entries"])), Options(True), rollout.DUE, ""),
         (seen(current=OLD, target=NEW, locked="other"), Options(True), rollout.SKIPPED, "nothing to take back"),
     ],
 )
@@ -84,7 +84,7 @@ def test_an_update_goes_on_in_the_phase_it_was_in(record_state: str, phase: str,
 
 
 def todo(*names: str, **changes: Any) -> list[Decision]:
-    return [Decision(name, **{"what": rollout.TODO, **changes}) for name in names]
+    return [Decision(name, **{"what": rollout.DUE, **changes}) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_limits_may_come_from_the_command_line_as_text() -> None:
 
 
 def run_document(*names: str, kind: str = "k", **changes: Any) -> dict[str, Any]:
-    nodes = {name: {"kind": kind, "plan": rollout.TODO} for name in names}
+    nodes = {name: {"kind": kind, "plan": rollout.DUE} for name in names}
     return {
         "id": RUN,
         "nodes": {**nodes, **changes.pop("nodes", {})},

@@ -175,4 +175,4 @@ def test_a_node_is_seen_through_its_receipt() -> None:
     assert (found.target, found.current, found.installed) == (NEW, OLD, True)
     assert found.notes == ("drifted since it was installed: hold of x released",)
     assert rollout_fleet.seen(damaged, LOCK, None, (None, None), None).problem == "the receipt is damaged"
-    assert rollout.decide(found, Options()).what == rollout.TODO
+    assert rollout.decide(found, Options()).what == rollout.DUE
