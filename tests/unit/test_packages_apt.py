@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.package_wishes import wish
 
 from ansible.module_utils.rackwright.errors import RackwrightError, TimedOutError
 from ansible.module_utils.rackwright.package_set import PackageSet, Wish
@@ -70,21 +71,6 @@ class Node:
         for name, (version, status, source) in self.installed.items():
             if status[1] in states:
                 self.installed[name] = (version, "ii ", source)
-
-
-def wish(**values: Any) -> Wish:
-    base: dict[str, Any] = {
-        "packages": [],
-        "optional": [],
-        "remove": [],
-        "upgrade": "none",
-        "cache_valid_time": 3600,
-        "hold": [],
-        "hold_sources": [],
-        "release": [],
-        "allow_downgrade": False,
-    }
-    return Wish(**{**base, **values})
 
 
 @pytest.fixture

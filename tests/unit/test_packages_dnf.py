@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.package_wishes import wish
 
 from ansible.module_utils.rackwright.errors import RackwrightError, TimedOutError
 from ansible.module_utils.rackwright.package_set import PackageSet, Wish
@@ -146,21 +147,6 @@ def node(root: Path) -> Node:
         "python3-dnf-plugin-versionlock": ["4.0-1"],
     }
     return found
-
-
-def wish(**values: Any) -> Wish:
-    base: dict[str, Any] = {
-        "packages": [],
-        "optional": [],
-        "remove": [],
-        "upgrade": "none",
-        "cache_valid_time": 3600,
-        "hold": [],
-        "hold_sources": [],
-        "release": [],
-        "allow_downgrade": False,
-    }
-    return Wish(**{**base, **values})
 
 
 def run(node: Node, wanted: Wish, check: bool = False, timeout: int = 10) -> dict[str, Any]:
