@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import InvalidInputError
+from .verdict_record import dig
 
 _LINKS = {"nvlinks": "NVLinks up", "pcie_width": "PCIe lanes", "pcie_max_generation": "PCIe generation"}
 _MODES = {"ecc": "ECC mode", "mig": "MIG mode", "persistence": "persistence mode", "compute": "compute mode"}
@@ -29,31 +30,31 @@ def picture(gpu: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "situation": gpu.get("situation"),
         "simulated": bool(gpu.get("simulated")),
-        "version": _dig(gpu, "driver", "kernel_module_version"),
+        "version": dig(gpu, "driver.kernel_module_version"),
         "devices": dict(sorted(devices.items())),
     }
 
 
 def _identity(device: Mapping[str, Any]) -> str:
-    return str(device.get("uuid") or _dig(device, "pci", "address") or f"GPU {device.get('index')}")
+    return str(device.get("uuid") or dig(device, "pci.address") or f"GPU {device.get('index')}")
 
 
 def _device(device: Mapping[str, Any]) -> dict[str, Any]:
-    links = _dig(device, "nvlink", "links")
+    links = dig(device, "nvlink.links")
     return {
-        "address": _dig(device, "pci", "address"),
+        "address": dig(device, "pci.address"),
         "name": device.get("name"),
         "state": device.get("state"),
         "nvlinks": sum(1 for link in links if _up(link)) if isinstance(links, list) else None,
-        "pcie_width": _dig(device, "pcie", "width"),
-        "pcie_max_generation": _dig(device, "pcie", "max_generation"),
-        "ecc": _dig(device, "ecc", "current"),
-        "uncorrected": _dig(device, "ecc", "counters", "uncorrected", "aggregate"),
-        "mig": _dig(device, "mig", "mode"),
-        "instances": sorted(str(_instance(entry)) for entry in _dig(device, "mig", "instances") or []),
+        "pcie_width": dig(device, "pcie.width"),
+        "pcie_max_generation": dig(device, "pcie.max_generation"),
+        "ecc": dig(device, "ecc.current"),
+        "uncorrected": dig(device, "ecc.counters.uncorrected.aggregate"),
+        "mig": dig(device, "mig.mode"),
+        "instances": sorted(str(_instance(entry)) for entry in dig(device, "mig.instances") or []),
         "persistence": device.get("persistence_mode"),
         "compute": device.get("compute_mode"),
-        "power_limit": _dig(device, "power", "limit_watts"),
+        "power_limit": dig(device, "power.limit_watts"),
     }
 
 
@@ -65,20 +66,16 @@ def _instance(entry: Any) -> Any:
     return entry.get("profile") or entry.get("name") or entry.get("uuid") if isinstance(entry, Mapping) else entry
 
 
-def _dig(record: Any, *keys: str) -> Any:
-    for key in keys:
-        record = record.get(key) if isinstance(record, Mapping) else None
-    return record
-
-
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return one sentence for each way in which a node is worse than before; both are pictures."""
-    if after["situation"] != "ready" and before["situation"] == "ready":
-        yes = [f"its GPUs were ready and are {after['situation']}"]
-    else:
-        yes = []
-    had, has = before["devices"], after["devices"]
-    yes += [f"GPU {_named(had, key)} is gone" for key in sorted(set(had) - set(has))]
+    worse = after["situation"] != "ready" and before["situation"] == "ready"
+    situation = [f"its GPUs were ready and are {after['situation']}"] if worse else []
+    return situation + _between(before["devices"], after["devices"])
+
+
+def _between(had: Mapping[str, Any], has: Mapping[str, Any]) -> list[str]:
+    """What is worse of the devices themselves."""
+    yes = [f"GPU {_named(had, key)} is gone" for key in sorted(set(had) - set(has))]
     yes += [f"GPU {_named(has, key)} was not there before" for key in sorted(set(has) - set(had))]
     for key in sorted(set(had) & set(has)):
         yes += [f"GPU {_named(had, key)}: {text}" for text in _worse(had[key], has[key])]
@@ -215,7 +212,7 @@ def problems(
         found.append(f"the kernel module {after['version'] or 'none'} is loaded, not {version}")
     found += [_finding(finding) for finding in findings]
     if before is not None:
-        found += [text for text in differences(before, after) if not text.startswith("its GPUs were ready")]
+        found += _between(before["devices"], after["devices"])
     return list(dict.fromkeys(found + slower(*speed, tolerance)))
 
 
