@@ -26,18 +26,19 @@ def repository_options(
         has_key: whether the site has a key of its own: the vendor's fingerprint does not apply to it.
         fingerprint: of that key, or of the vendor's where the lock has none.
     """
-    base = str(entry.get("url") or "").rstrip("/")
-    distro, arch = f"//{base}".split("/")[-2:]
-    mirror = url.replace("{distro}", distro).replace("{arch}", arch).rstrip("/")
+    vendor = str(entry.get("url") or "")
+    distro, arch = f"//{vendor.rstrip('/')}".split("/")[-2:]
+    mirror = url.replace("{distro}", distro).replace("{arch}", arch)
     key_url = str(entry.get("key_url") or "")
     if mirror:
         # a mirror has the key beside its packages, under the vendor's name
-        key_url = f"{mirror}/{key_url.rpartition('/')[2]}"
+        key_url = f"{mirror.rstrip('/')}/{key_url.rpartition('/')[2]}"
     own = has_key or bool(fingerprint)
     return {
         "name": REPOSITORY,
         "format": entry.get("format") or "deb",
-        "url": f"{mirror or base}/" if mirror or base else "",
+        # as it was written: a message about it has to name it so
+        "url": mirror or vendor,
         "key_url": "" if has_key else key_url,
         "fingerprint": fingerprint or ("" if has_key else str(entry.get("key_fingerprint") or "")),
         "key_id": "" if own else str(entry.get("key_id") or ""),

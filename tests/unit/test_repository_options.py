@@ -36,7 +36,7 @@ def test_an_archive_is_no_repository_to_add() -> None:
             DEB,
             {"url": "file:///srv/vendor/{distro}/{arch}"},
             {
-                "url": "file:///srv/vendor/debian12/x86_64/",
+                "url": "file:///srv/vendor/debian12/x86_64",
                 "key_url": "file:///srv/vendor/debian12/x86_64/3bf863cc.pub",
                 "fingerprint": FINGERPRINT,
             },
