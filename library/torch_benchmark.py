@@ -26,10 +26,11 @@ options:
       - V(import) tells version, CUDA build, architectures and cuDNN of torch, and how long the import took.
       - V(kernel) launches kernels whose exact answer is known.
       - V(gemm) measures matrix products, V(memory) copies in device memory.
+      - V(llm_inference) and V(llm_training) run a language model of random weights.
+      - By default the suites of the O(level).
     type: list
     elements: str
-    choices: [import, kernel, gemm, memory]
-    default: [import, kernel, gemm, memory]
+    choices: [import, kernel, gemm, memory, llm_inference, llm_training]
   devices:
     description:
       - V(auto) is every visible GPU, or the CPU where torch sees none. V(cuda) is every visible GPU, and an error entry
@@ -41,9 +42,31 @@ options:
     description:
       - V(quick) takes seconds per device and tells whether the device works and is about as fast as its kind.
       - V(standard) heats a GPU for half a minute before each measurement, so that its number is a sustained one.
+      - V(full) runs everything, and longer.
     type: str
-    choices: [quick, standard]
+    choices: [quick, standard, full]
     default: quick
+  llm_workload:
+    description:
+      - Name of the model shape of the suites V(llm_inference) and V(llm_training).
+      - By default V(7b-gqa4) on a GPU and V(tiny) on a CPU.
+    type: str
+  llm_goal:
+    description: What V(llm_inference) must reach at one operating point to pass.
+    type: dict
+    suboptions:
+      tokens_per_s:
+        description: Least output tokens per second of one GPU.
+        type: float
+        default: 5000
+      p99_ms:
+        description: Most milliseconds to the first token, at the 99th percentile.
+        type: float
+        default: 200
+      vram_fraction:
+        description: Most of the GPU's memory that may be used, as a fraction of one.
+        type: float
+        default: 0.8
   timeout:
     description: Seconds after which the process that measures a device is killed.
     type: int
@@ -154,19 +177,25 @@ from ansible.module_utils.rackwright.errors import MissingError, RackwrightError
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "python": {"type": "path"},
-    "suites": {
-        "type": "list",
-        "elements": "str",
-        "choices": list(benchmark_plan.SUITES),
-        "default": list(benchmark_plan.SUITES),
-    },
+    "suites": {"type": "list", "elements": "str", "choices": list(benchmark_plan.SUITES)},
     "devices": {"type": "list", "elements": "str", "default": ["auto"]},
     "level": {"type": "str", "choices": list(benchmark_plan.LEVELS), "default": "quick"},
     "timeout": {"type": "int", "default": 300},
     "seed": {"type": "int", "default": 20_240_229},
     "allow_busy": {"type": "bool", "default": False},
     "run_id": {"type": "str"},
+    "llm_workload": {"type": "str"},
+    "llm_goal": {
+        "type": "dict",
+        "options": {
+            "tokens_per_s": {"type": "float", "default": 5000},
+            "p99_ms": {"type": "float", "default": 200},
+            "vram_fraction": {"type": "float", "default": 0.8},
+        },
+    },
 }
+#: What only one suite looks at; it travels as it is.
+_SUITE_OPTIONS = ("llm_workload", "llm_goal")
 
 
 def main() -> None:
@@ -221,18 +250,26 @@ def _request(module: AnsibleModule, python: str) -> benchmark.Request:
     params = module.params
     return benchmark.Request(
         python=python,
-        suites=tuple(suite for suite in benchmark_plan.SUITES if suite in params["suites"]),
+        suites=_suites(module),
         devices=tuple(params["devices"]),
         level=params["level"],
         timeout=float(params["timeout"]),
         seed=params["seed"],
         allow_busy=params["allow_busy"],
+        options={name: params[name] for name in _SUITE_OPTIONS if params[name] is not None},
     )
+
+
+def _suites(module: AnsibleModule) -> tuple[str, ...]:
+    """Return the suites in the order they run in: those asked for, or the level's."""
+    wanted = module.params["suites"]
+    chosen = benchmark_plan.LEVEL_SUITES[module.params["level"]] if wanted is None else wanted
+    return tuple(suite for suite in benchmark_plan.SUITES if suite in chosen)
 
 
 def _plan_without(module: AnsibleModule, python: str) -> dict[str, Any]:
     params = module.params
-    return benchmark_plan.build_plan(params["suites"], params["level"], [], python, params["seed"], _absent(python))
+    return benchmark_plan.build_plan(_suites(module), params["level"], [], python, params["seed"], _absent(python))
 
 
 def _absent(python: str) -> str:

@@ -32,6 +32,7 @@ class Request:
     timeout: float
     seed: int
     allow_busy: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,7 +82,7 @@ def run(request: Request, runner: Runner = run_in_child) -> dict[str, Any]:
     else:
         document["results"] += first.results
         for device in first.devices:
-            outcome, record = _supervised(runner, torch_runner.run_device, request, device=device)
+            outcome, record = _supervised(runner, torch_runner.run_device, request, device=device, peers=first.devices)
             _merge(document, device, outcome, record, request)
     document["errors"] += [_absent(name, first.torch) for name in first.unknown]
     return document
@@ -125,6 +126,7 @@ def _supervised(
             "level": request.level,
             "seed": request.seed,
             "allow_busy": request.allow_busy,
+            "options": dict(request.options),
             "progress_path": path,
             **extra,
         }

@@ -10,8 +10,14 @@ from typing import Any
 from .errors import InvalidInputError
 from .measure import gemm_bytes
 
-SUITES = ("import", "kernel", "gemm", "memory")
-LEVELS = ("quick", "standard")
+SUITES = ("import", "kernel", "gemm", "memory", "llm_inference", "llm_training")
+LEVELS = ("quick", "standard", "full")
+#: what a level runs where nobody names suites
+LEVEL_SUITES = {
+    "quick": ("import", "kernel", "gemm", "memory"),
+    "standard": SUITES,
+    "full": SUITES,
+}
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -38,11 +44,13 @@ class Level:
 CPU_LEVELS = {
     "quick": Level(0.3, 5, 20, 1.0, (512,), ("copy",), 128 * MIB),
     "standard": Level(3.0, 10, 100, 10.0, (1024, 2048), ("copy", "triad"), 512 * MIB),
+    "full": Level(3.0, 10, 100, 20.0, (1024, 2048), ("copy", "triad"), 512 * MIB),
 }
 #: 8192 is the acceptance shape. Only ``standard`` heats the GPU long enough to call the number sustained.
 CUDA_LEVELS = {
     "quick": Level(2.0, 20, 100, 2.0, (8192,), ("copy",), 2 * GIB),
     "standard": Level(30.0, 50, 200, 20.0, (4096, 8192, 16384), ("copy", "triad"), 4 * GIB),
+    "full": Level(30.0, 50, 200, 60.0, (4096, 8192, 16384), ("copy", "triad"), 4 * GIB),
 }
 _FALLBACK_SIZES = (4096, 2048, 1024, 512, 256)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from . import nvml_names
+from .gpu_peak import peak_of
 from .gpu_watch import Reading, Watch, busy_reason
 from .nvml import Nvml, choose_binding
-from .nvml_errors import NvmlFailure
+from .nvml_errors import NvmlFailure, UnreadableError
 
 #: Field values that count nanoseconds per event reason; a driver without them answers with an error per field.
 COUNTER_FIELDS = {
@@ -23,23 +25,91 @@ COUNTER_FIELDS = {
 _WINDOWS_GPU = "/dev/dxg"
 # named ThrottleReasons before driver branch 535
 _REASONS = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
+_LINK = {
+    "generation": "nvmlDeviceGetCurrPcieLinkGeneration",
+    "width": "nvmlDeviceGetCurrPcieLinkWidth",
+    "max_generation": "nvmlDeviceGetMaxPcieLinkGeneration",
+    "max_width": "nvmlDeviceGetMaxPcieLinkWidth",
+}
 _CLOCK_SM, _CLOCK_MEMORY, _TEMPERATURE_GPU = 1, 2, 0
 
 
-def open_watch(info: Mapping[str, Any], nvml: Nvml | None = None) -> tuple[Watch, str | None]:
-    """Return the watch of a device and why it is busy, or None.
+@dataclass(frozen=True)
+class Meter:
+    """What NVML tells of one GPU beside its clocks. Each value is None where the driver does not give it."""
 
-    Without NVML the watch records why, and whether the GPU is busy stays unknown (None).
-    """
+    nvml: Nvml
+    handle: Any
+    unified: bool = False
+
+    def energy_j(self) -> float | None:
+        """Return the joules used since the driver was loaded."""
+        millijoules = _ask(self.nvml, "nvmlDeviceGetTotalEnergyConsumption", self.handle)
+        return millijoules / 1000 if millijoules is not None else None
+
+    def used_bytes(self) -> int | None:
+        """Return the bytes of device memory in use, by every process and the driver."""
+        memory = self._memory()
+        return int(memory.used) if memory is not None else None
+
+    def total_bytes(self) -> int | None:
+        """Return the bytes of device memory in all."""
+        memory = self._memory()
+        return int(memory.total) if memory is not None else None
+
+    def _memory(self) -> Any:
+        # a GPU that shares the system's memory counts the page cache as used
+        return None if self.unified else _ask(self.nvml, "nvmlDeviceGetMemoryInfo", self.handle)
+
+    def utilisation(self) -> int | None:
+        """Return the percentage of the last sampling period in which a kernel ran."""
+        rates = _ask(self.nvml, "nvmlDeviceGetUtilizationRates", self.handle)
+        return int(rates.gpu) if rates is not None else None
+
+    def pci_address(self) -> str | None:
+        """Return the address as sysfs writes it (``0000:1b:00.0``)."""
+        info = _ask(self.nvml, "nvmlDeviceGetPciInfo", self.handle)
+        try:
+            return nvml_names.pci_address(info.busId) if info is not None else None
+        except UnreadableError:
+            return None
+
+    def pcie_link(self) -> dict[str, int | None]:
+        """Return generation and width of the PCIe link, now and at most."""
+        return {key: _ask(self.nvml, function, self.handle) for key, function in _LINK.items()}
+
+    def peak(self) -> tuple[dict[str, Any] | None, str | None]:
+        """Return the catalogue's peaks of this model, or None and why there are none."""
+        info = _ask(self.nvml, "nvmlDeviceGetPciInfo", self.handle)
+        name = _ask(self.nvml, "nvmlDeviceGetName", self.handle)
+        device_id = f"{info.pciDeviceId:08x}"[:4] if info is not None else None
+        text = nvml_names.text(name) if name is not None else None
+        return peak_of(text, device_id, self.total_bytes(), self.unified)
+
+
+def open_gpu(info: Mapping[str, Any], nvml: Nvml | None = None) -> tuple[Meter | None, str | None]:
+    """Return the meter of the GPU torch runs on, or None and why NVML gives nothing of it."""
     nvml = nvml or choose_binding()[0]
     try:
         nvml.call("nvmlInit")
         handle = _find(nvml, str(info.get("uuid")))
     except NvmlFailure as failure:
-        return Watch(None, f"NVML gives no readings of this GPU: {failure}"), None
+        return None, f"NVML gives no readings of this GPU: {failure}"
     if handle is None:
-        return Watch(None, f"NVML knows no GPU {info.get('uuid')}"), None
-    return Watch(lambda: reading(nvml, handle)), _busy(nvml, handle, unified=bool(info.get("unified_memory")))
+        return None, f"NVML knows no GPU {info.get('uuid')}"
+    return Meter(nvml, handle, bool(info.get("unified_memory"))), None
+
+
+def watch_of(meter: Meter | None, missing: str | None) -> Watch:
+    """Return the watch of a GPU; without a meter one that says why it reads nothing."""
+    if meter is None:
+        return Watch(None, missing)
+    return Watch(lambda: reading(meter.nvml, meter.handle))
+
+
+def busy_of(meter: Meter | None) -> str | None:
+    """Return why the GPU is busy, or None; without a meter it stays unknown, which is None too."""
+    return _busy(meter.nvml, meter.handle, meter.unified) if meter is not None else None
 
 
 def _find(nvml: Nvml, uuid: str) -> Any:
@@ -60,9 +130,15 @@ def reading(nvml: Nvml, handle: Any) -> Reading:
         "memory_mhz": _ask(nvml, "nvmlDeviceGetClockInfo", handle, _CLOCK_MEMORY),
         "power_w": power / 1000 if power is not None else None,
         "temperature_c": _ask(nvml, "nvmlDeviceGetTemperature", handle, _TEMPERATURE_GPU),
+        "memory_used_bytes": _used_bytes(nvml, handle),
         "reasons": nvml_names.reasons_of(mask) if mask is not None else None,
         "counters_ns": _counters(nvml, handle),
     }
+
+
+def _used_bytes(nvml: Nvml, handle: Any) -> int | None:
+    memory = _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
+    return int(memory.used) if memory is not None else None
 
 
 def _ask(nvml: Nvml, names: str | tuple[str, ...], *args: Any) -> Any:

@@ -17,7 +17,7 @@ from . import measure
 
 #: Ten readings a second: short thermal events are seen, and the reading itself costs nothing.
 INTERVAL_S = 0.1
-_SERIES = ("sm_mhz", "memory_mhz", "power_w", "temperature_c")
+_SERIES = ("sm_mhz", "memory_mhz", "power_w", "temperature_c", "memory_used_bytes")
 
 Reading = Mapping[str, Any]
 

@@ -14,10 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import benchmark_plan, torch_suites
-from .gpu_readings import open_watch
-from .gpu_watch import Watch
-
-_NO_CPU_CLOCKS = "the device is a CPU"
+from .gpu_readings import busy_of, open_gpu, watch_of
+from .torch_bench import NO_CPU_CLOCKS, Bench, import_result
 
 
 def run_first(request: Mapping[str, Any]) -> str:
@@ -33,7 +31,7 @@ def run_first(request: Mapping[str, Any]) -> str:
         if request.get("plan_only"):
             return "planned"
         if "import" in request["suites"]:
-            progress.write(result=torch_suites.import_result(seconds, request["level"]))
+            progress.write(result=import_result(seconds, request["level"]))
         if devices == ["cpu"]:
             _run_suites(torch, "cpu", request, progress)
     return "done"
@@ -96,16 +94,15 @@ def _run_suites(torch: Any, device: str, request: Mapping[str, Any], progress: _
     progress.write(start="device", device=device)
     info = device_info(torch, device)
     progress.write(device_info=info)
-    watch = Watch(None, _NO_CPU_CLOCKS)
+    bench = _open_bench(torch, device, request, info)
     if device != "cpu":
-        watch, busy = open_watch(info)
+        busy = busy_of(bench.meter)
         if busy and not request["allow_busy"]:
             progress.write(error=_busy_error(device, busy))
             return
         # events and streams belong to the current device, whatever device the tensors are on
         torch.cuda.set_device(device)
     torch.manual_seed(request["seed"])
-    bench = torch_suites.Bench(torch, device, request["level"], request["seed"], info, watch)
     for suite in request["suites"]:
         if suite == "import":
             continue
@@ -113,7 +110,29 @@ def _run_suites(torch: Any, device: str, request: Mapping[str, Any], progress: _
         _run_one(bench, suite, progress)
 
 
-def _run_one(bench: torch_suites.Bench, suite: str, progress: _Progress) -> None:
+def _open_bench(torch: Any, device: str, request: Mapping[str, Any], info: dict[str, Any]) -> Bench:
+    missing: str | None = NO_CPU_CLOCKS
+    no_peak: str | None = "the device is a CPU: the catalogue has GPUs"
+    meter, peak = None, None
+    if device != "cpu":
+        meter, missing = open_gpu(info)
+        peak, no_peak = meter.peak() if meter is not None else (None, missing)
+    return Bench(
+        torch,
+        device,
+        request["level"],
+        request["seed"],
+        info,
+        watch_of(meter, missing),
+        options=request.get("options") or {},
+        peers=tuple(request.get("peers") or ()),
+        meter=meter,
+        peak=peak,
+        peak_missing=no_peak,
+    )
+
+
+def _run_one(bench: Bench, suite: str, progress: _Progress) -> None:
     try:
         for result in torch_suites.SUITES[suite](bench):
             progress.write(result=result)

@@ -19,6 +19,7 @@ import torch_benchmark
 from ansible.module_utils.testing import patch_module_args
 
 from ansible.module_utils.rackwright import benchmark, torch_runner, torch_suites
+from ansible.module_utils.rackwright.torch_bench import Bench, single
 
 FAKE_TORCH = """
 import os, time, ctypes
@@ -51,37 +52,45 @@ manual_seed = lambda seed: None
 """
 
 
-def _good(bench: torch_suites.Bench) -> list[dict[str, Any]]:
+def _good(bench: Bench) -> list[dict[str, Any]]:
     if bench.on_gpu:
         assert bench.torch.cuda.current == bench.device, "events would be recorded on another GPU"
-    return [{"suite": "kernel", "device": bench.device, **torch_suites.single(0.0)}]
+    return [{"suite": "kernel", "device": bench.device, **single(0.0)}]
 
 
-def _hang(_: torch_suites.Bench) -> list[dict[str, Any]]:
+def _hang(_: Bench) -> list[dict[str, Any]]:
     time.sleep(600)
     return []
 
 
-def _crash(_: torch_suites.Bench) -> list[dict[str, Any]]:
+def _crash(_: Bench) -> list[dict[str, Any]]:
     ctypes.string_at(0)
     return []
 
 
-def _killed(_: torch_suites.Bench) -> list[dict[str, Any]]:
+def _killed(_: Bench) -> list[dict[str, Any]]:
     os.kill(os.getpid(), signal.SIGKILL)
     return []
 
 
-def _out_of_memory(_: torch_suites.Bench) -> list[dict[str, Any]]:
+def _out_of_memory(_: Bench) -> list[dict[str, Any]]:
     raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-def _no_image(_: torch_suites.Bench) -> list[dict[str, Any]]:
+def _no_image(_: Bench) -> list[dict[str, Any]]:
     raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
 
 
-def _exit(_: torch_suites.Bench) -> list[dict[str, Any]]:
+def _exit(_: Bench) -> list[dict[str, Any]]:
     raise SystemExit(3)
+
+
+class _Meter:
+    def __init__(self, uuid: str) -> None:
+        self.uuid, self.nvml, self.handle = uuid, None, None
+
+    def peak(self) -> tuple[None, str]:
+        return None, "no catalogue"
 
 
 @pytest.fixture
@@ -148,7 +157,7 @@ def test_a_bad_device_is_an_entry_and_the_others_keep_their_results(
     fake_torch: Callable[[str], None],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    suite: Callable[[torch_suites.Bench], list[dict[str, Any]]],
+    suite: Callable[[Bench], list[dict[str, Any]]],
     reason: str,
     detail: str,
 ) -> None:
@@ -286,9 +295,10 @@ def test_a_busy_gpu_is_refused_unless_allowed(
     fake_torch: Callable[[str], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_torch("cuda")
-    watch = torch_runner.Watch(None, "no NVML")
     busy = {"GPU-0000-1": "1 process(es) use it: python (pid 7)"}
-    monkeypatch.setattr(torch_runner, "open_watch", lambda info: (watch, busy.get(info["uuid"])))
+    meters = {"GPU-0000-1": _Meter("GPU-0000-1")}
+    monkeypatch.setattr(torch_runner, "open_gpu", lambda info: (meters.get(info["uuid"]), "no NVML"))
+    monkeypatch.setattr(torch_runner, "busy_of", lambda meter: meter and busy[meter.uuid])
     document = run_module(capsys, suites=["kernel"])["torch_benchmark"]
     assert [entry["device"] for entry in document["results"]] == ["cuda:0", "cuda:2"]
     (error,) = document["errors"]
@@ -324,5 +334,6 @@ def test_documented_options_are_the_accepted_ones() -> None:
     documented = yaml.safe_load(torch_benchmark.DOCUMENTATION)["options"]
     assert set(documented) == set(torch_benchmark.ARGUMENT_SPEC)
     for name, spec in torch_benchmark.ARGUMENT_SPEC.items():
+        assert set(documented[name].get("suboptions", {})) == set(spec.get("options", {}))
         for key in ("type", "elements", "choices", "default"):
             assert documented[name].get(key) == spec.get(key), f"{name}.{key}"

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from ansible.module_utils.rackwright import gpu_readings, torch_runner, torch_suites
+from ansible.module_utils.rackwright import gpu_readings, torch_bench, torch_runner
 from ansible.module_utils.rackwright.gpu_watch import Watch, busy_reason
 from ansible.module_utils.rackwright.nvml import Nvml
 from ansible.module_utils.rackwright.nvml_errors import NvmlFailure
+from ansible.module_utils.rackwright.torch_bench import Bench, NotEnoughMemoryError, WrongAnswerError
 
 
 class FakeTorch:
@@ -57,8 +58,8 @@ class FakeTorch:
         return self.buffer
 
 
-def bench(torch: Any, device: str = "cuda:0", watch: Watch | None = None, **info: Any) -> torch_suites.Bench:
-    return torch_suites.Bench(torch, device, "quick", 1, {"name": "x", **info}, watch or Watch(None, "no NVML"))
+def bench(torch: Any, device: str = "cuda:0", watch: Watch | None = None, **info: Any) -> Bench:
+    return Bench(torch, device, "quick", 1, {"name": "x", **info}, watch or Watch(None, "no NVML"))
 
 
 def test_a_gpu_is_timed_by_events_allocated_first_flushed_and_synchronised_once() -> None:
@@ -96,6 +97,7 @@ def test_a_watch_reads_before_during_and_after() -> None:
             "memory_mhz": None,
             "power_w": 300.0,
             "temperature_c": 40,
+            "memory_used_bytes": 7 + number,
             "reasons": ["sw_power_cap"] if number else [],
             "counters_ns": {"hw_thermal_slowdown": number * 1_000_000},
         }
@@ -107,6 +109,7 @@ def test_a_watch_reads_before_during_and_after() -> None:
     assert result["clocks"]["before"]["sm_mhz"] == 1000
     assert result["clocks"]["after"]["sm_mhz"] == 1000 + result["clocks"]["readings"] - 1
     assert result["clocks"]["memory_mhz"] is None
+    assert result["clocks"]["memory_used_bytes"]["max"] == 6 + result["clocks"]["readings"]
     assert result["missing"] == {"clocks.memory_mhz": "the driver gives no reading"}
     throttle = result["throttle"]
     assert throttle["source"] == {"sw_power_cap": "samples", "hw_thermal_slowdown": "counter"}
@@ -214,15 +217,18 @@ def test_readings_of_the_gpu_torch_runs_on() -> None:
         "memory_mhz": 2619,
         "power_w": 312.5,
         "temperature_c": None,
+        "memory_used_bytes": 20 * GIB,
         "reasons": ["sw_power_cap", "hw_thermal_slowdown"],
         "counters_ns": {"hw_thermal_slowdown": 5_000_000},
     }
-    watch, busy = gpu_readings.open_watch({"uuid": "GPU-1"}, nvml)
+    meter, _ = gpu_readings.open_gpu({"uuid": "GPU-1"}, nvml)
+    watch, busy = gpu_readings.watch_of(meter, None), gpu_readings.busy_of(meter)
     assert busy == "20.0 GiB of its memory are in use although no process is visible"
     with watch.during() as record:
         pass
     assert record.result()["clocks"]["sm_mhz"] == {"min": 1755.0, "median": 1755.0, "max": 1755.0}
-    assert gpu_readings.open_watch({"uuid": "GPU-1", "unified_memory": True}, nvml)[1] is None
+    unified, _ = gpu_readings.open_gpu({"uuid": "GPU-1", "unified_memory": True}, nvml)
+    assert gpu_readings.busy_of(unified) is None
 
 
 @pytest.mark.parametrize(
@@ -238,8 +244,9 @@ def test_without_nvml_the_reason_is_kept(
             raise NvmlFailure(failure)
 
         monkeypatch.setattr(nvml, "call", broken)
-    watch, busy = gpu_readings.open_watch({"uuid": uuid}, nvml)
-    assert busy is None
+    meter, missing = gpu_readings.open_gpu({"uuid": uuid}, nvml)
+    assert gpu_readings.busy_of(meter) is None
+    watch = gpu_readings.watch_of(meter, missing)
     with watch.during() as record:
         pass
     assert reason in record.result()["missing"]["clocks"]
@@ -251,8 +258,8 @@ def test_without_nvml_the_reason_is_kept(
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
-        (torch_suites.NotEnoughMemoryError("only 5 bytes are free"), "out_of_memory"),
-        (torch_suites.WrongAnswerError("1 of 2 elements are wrong"), "wrong_answer"),
+        (NotEnoughMemoryError("only 5 bytes are free"), "out_of_memory"),
+        (WrongAnswerError("1 of 2 elements are wrong"), "wrong_answer"),
         (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "no_kernel_image"),
         (RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might"), "error"),
     ],
@@ -266,7 +273,7 @@ def test_what_torch_raises_is_named(error: Exception, reason: str) -> None:
 def test_memory_and_processor_of_the_node_are_read(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 100 kB\nMemAvailable:    50 kB\n")
-    assert torch_suites.available_memory(str(meminfo)) == 51_200
+    assert torch_bench.available_memory(str(meminfo)) == 51_200
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor : 0\nmodel name\t: A Processor : fast\n")
     assert torch_runner.cpu_name(str(cpuinfo)) == "A Processor : fast"
@@ -277,6 +284,6 @@ def test_memory_and_processor_of_the_node_are_read(tmp_path: Path) -> None:
 def test_a_gpu_without_memory_of_its_own_can_use_what_the_kernel_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = type("Cuda", (), {"mem_get_info": staticmethod(lambda device: (2 * GIB, 120 * GIB))})
     torch = type("Torch", (), {"cuda": cuda})
-    monkeypatch.setattr(torch_suites, "available_memory", lambda: 100 * GIB)
+    monkeypatch.setattr(torch_bench, "available_memory", lambda: 100 * GIB)
     assert bench(torch, unified_memory=True).free_bytes() == 100 * GIB
     assert bench(torch, unified_memory=False).free_bytes() == 2 * GIB
