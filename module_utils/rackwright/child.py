@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 #: How long a killed child may take to disappear. One in uninterruptible sleep never does, and is left behind.
 KILL_GRACE_S = 2.0
-_POLL_S = 0.1
+POLL_S = 0.1
 _HEADER = struct.Struct(">Q")
 _STDERR_TAIL = 2000
 _PR_SET_PDEATHSIG = 1
@@ -49,7 +49,7 @@ class ChildResult:
     duration_s: float = 0.0
 
 
-class _Reader:
+class Reader:
     """Collects the framed answer and the end of standard error while the child runs."""
 
     def __init__(self, answer_fd: int, stderr_fd: int) -> None:
@@ -114,39 +114,63 @@ def run_in_child(func: Callable[..., Any], args: Sequence[Any] = (), timeout: fl
     The function's value must be JSON data. The child leads its own process group, which is killed as a whole, and
     shares no open file with the caller but the two pipes, so not even an unkillable child holds the caller's streams.
     """
+    child = start(func, args)
+    try:
+        return _supervise(child.pid, child.reader, child.started, timeout)
+    finally:
+        child.close()
+
+
+@dataclass
+class Child:
+    """A child that runs, and the ends of its two pipes on this side."""
+
+    pid: int
+    reader: Reader
+    started: float
+
+    def close(self) -> None:
+        """Close the pipes; the process is ended elsewhere."""
+        os.close(self.reader.answer_fd)
+        os.close(self.reader.stderr_fd)
+
+
+def start(func: Callable[..., Any], args: Sequence[Any] = ()) -> Child:
+    """Fork the child that calls ``func(*args)``. Whoever calls this ends the child and closes the pipes."""
     started = time.monotonic()
     answer_read, answer_write = os.pipe()
     stderr_read, stderr_write = os.pipe()
     parent = os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        for fd in (answer_read, answer_write, stderr_read, stderr_write):
+            os.close(fd)
+        raise
     if pid == 0:
         _child_main(func, args, answer_write, stderr_write, parent)
     os.close(answer_write)
     os.close(stderr_write)
-    reader = _Reader(answer_read, stderr_read)
-    try:
-        return _supervise(pid, reader, started, timeout)
-    finally:
-        os.close(answer_read)
-        os.close(stderr_read)
+    return Child(pid, Reader(answer_read, stderr_read), started)
 
 
-def _supervise(pid: int, reader: _Reader, started: float, timeout: float) -> ChildResult:
+def _supervise(pid: int, reader: Reader, started: float, timeout: float) -> ChildResult:
     deadline = started + timeout
     try:
-        while not reader.done and time.monotonic() < deadline and not _has_ended(pid):
-            reader.read(min(_POLL_S, deadline - time.monotonic()))
+        while not reader.done and time.monotonic() < deadline and not has_ended(pid):
+            reader.read(min(POLL_S, deadline - time.monotonic()))
         if reader.done and not reader.complete:
-            _wait_for_end(pid, min(KILL_GRACE_S, max(0.0, deadline - time.monotonic())))
-        ended = _has_ended(pid)
+            wait_for_end(pid, min(KILL_GRACE_S, max(0.0, deadline - time.monotonic())))
+        ended = has_ended(pid)
         reader.drain()
     finally:
         # also reached when the caller is interrupted: no child outlives the call
-        status = _end_child(pid)
-    return _judge(reader, status, ended, timeout, time.monotonic() - started)
+        status = end_child(pid)
+    return judge(reader, status, ended, timeout, time.monotonic() - started)
 
 
-def _judge(reader: _Reader, status: int | None, ended: bool, timeout: float, duration_s: float) -> ChildResult:
+def judge(reader: Reader, status: int | None, ended: bool, timeout: float, duration_s: float) -> ChildResult:
+    """Return what became of a child whose pipes are drained; ``ended`` is whether it ended before it was killed."""
     stderr = bytes(reader.stderr).decode("utf-8", "replace").strip()
     if reader.complete:
         return _decode(bytes(reader.answer[_HEADER.size :]), stderr, duration_s)
@@ -169,17 +193,15 @@ def _judge(reader: _Reader, status: int | None, ended: bool, timeout: float, dur
 
 
 def _decode(payload: bytes, stderr: str, duration_s: float) -> ChildResult:
-    message = json.loads(payload.decode("utf-8"))
-    if message["ok"]:
-        return ChildResult("ok", value=message["value"], stderr=stderr, duration_s=duration_s)
-    return ChildResult(
-        "error",
-        detail=message["detail"],
-        error_type=message["type"],
-        traceback=message["traceback"],
-        stderr=stderr,
-        duration_s=duration_s,
-    )
+    try:
+        message = json.loads(payload.decode("utf-8"))
+        if message["ok"]:
+            return ChildResult("ok", value=message["value"], stderr=stderr, duration_s=duration_s)
+        texts = {"detail": message["detail"], "error_type": message["type"], "traceback": message["traceback"]}
+    except (ValueError, KeyError, TypeError) as error:  # only a child whose memory is damaged writes such a thing
+        detail = f"The process left an answer that cannot be read ({type(error).__name__})."
+        return ChildResult("crashed", detail=detail, stderr=stderr, duration_s=duration_s)
+    return ChildResult("error", stderr=stderr, duration_s=duration_s, **texts)
 
 
 def signal_name(number: int) -> str:
@@ -190,15 +212,15 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _has_ended(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     """True once the child is a zombie; it is not reaped, so its pid and group cannot be reused yet."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _wait_for_end(pid: int, limit_s: float) -> bool:
+def wait_for_end(pid: int, limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
     pause = 0.001
-    while not _has_ended(pid):
+    while not has_ended(pid):
         if time.monotonic() >= deadline:
             return False
         time.sleep(pause)
@@ -206,14 +228,24 @@ def _wait_for_end(pid: int, limit_s: float) -> bool:
     return True
 
 
-def _end_child(pid: int) -> int | None:
+def end_child(pid: int) -> int | None:
     """Kill what is left of the child's process group and reap the child; None when it cannot be killed."""
+    kill_child(pid)
+    return reap_child(pid, KILL_GRACE_S)
+
+
+def kill_child(pid: int) -> None:
+    """Send SIGKILL to the child's process group and to the child; returns at once."""
     for kill in (os.killpg, os.kill):  # the group does not exist until the child has made it
         try:
             kill(pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             continue
-    if not _wait_for_end(pid, KILL_GRACE_S):
+
+
+def reap_child(pid: int, limit_s: float) -> int | None:
+    """Wait at most ``limit_s`` for a killed child and return its status; None when it is still there."""
+    if not wait_for_end(pid, limit_s):
         return None
     return os.waitpid(pid, 0)[1]
 
