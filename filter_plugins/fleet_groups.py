@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Groups of a node by its cached facts, for ``zz-gpu.constructed.yml``.
+
+One filter in place of an expression per group: every ``ansible`` command reads the inventory, and each expression costs
+a millisecond per host.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(_ROOT / "module_utils"))
+from rackwright.ages import MAX_AGE_HOURS
+from rackwright.fleet_groups import groups_of
+
+
+def fleet_groups(gpu: Any, health: Any = None, verdict: Any = None, max_age: Any = None) -> list[str]:
+    """Return the groups of a node.
+
+    Args:
+        gpu: its fact ``gpu``, empty where there is none; ``health`` and ``verdict`` likewise.
+        max_age: hours after which a fact is stale; empty means a week.
+    """
+    facts = {"gpu": gpu or None, "gpu_health": health or None, "gpu_verdict": verdict or None}
+    hours = float(max_age) if max_age not in (None, "") else MAX_AGE_HOURS
+    return groups_of(facts, hours, datetime.datetime.now(datetime.timezone.utc))
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name them for templates."""
+        return {"fleet_groups": fleet_groups}
