@@ -43,6 +43,12 @@ options:
     type: list
     elements: dict
     default: []
+  health:
+    description:
+      - Whether each device also has the part C(health), which only a check of health needs, with hundreds of further
+        calls; M(gpu_health) judges it.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -195,6 +201,7 @@ ARGUMENT_SPEC = {
     "timeout": {"type": "float", "default": 30.0},
     "on_timeout": {"type": "str", "choices": ["report", "fail"], "default": "report"},
     "extra_gpus": {"type": "list", "elements": "dict", "default": []},
+    "health": {"type": "bool", "default": False},
 }
 
 
@@ -210,7 +217,7 @@ def run(module: AnsibleModule) -> None:
             expected="0 < timeout <= 3600",
             found=timeout,
         )
-    gpu = probe(module.params["sysroot"], timeout, module.params["extra_gpus"])
+    gpu = probe(module.params["sysroot"], timeout, module.params["extra_gpus"], module.params["health"])
     if gpu["situation"] == "driver_hung" and module.params["on_timeout"] == "fail":
         raise TimedOutError(
             "read the GPU facts",

@@ -40,8 +40,13 @@ _NOTHING: dict[str, Any] = {
 }
 
 
-def probe(sysroot: str = "/", timeout: float = 30.0, extra_gpus: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
-    """Return the fact ``gpu`` of this node. Read-only, unprivileged, ends within ``timeout`` and a few seconds."""
+def probe(
+    sysroot: str = "/", timeout: float = 30.0, extra_gpus: Iterable[dict[str, Any]] = (), health: bool = False
+) -> dict[str, Any]:
+    """Return the fact ``gpu`` of this node. Read-only, unprivileged, ends within ``timeout`` and a few seconds.
+
+    ``health`` adds the part of that name to every device that NVML shows.
+    """
     started = time.monotonic()
     rows = catalogue.table(extra_gpus)
     collected_at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -50,7 +55,7 @@ def probe(sysroot: str = "/", timeout: float = 30.0, extra_gpus: Iterable[dict[s
     if evidence_child.status == "timeout":
         answer = evidence_child
     elif library["found"]:
-        answer = run_in_child(read_nvml, (sysroot,), timeout)
+        answer = run_in_child(read_nvml, (sysroot, "auto", health), timeout)
     else:
         answer = ChildResult("ok", value=_without_library())
     facts = assemble(host, library, answer, rows)

@@ -14,6 +14,7 @@ from typing import Any
 from . import nvml_ctypes
 from .nvml_device import read_device
 from .nvml_errors import FUNCTION_NOT_FOUND, BindingError, NvmlFailure, reason_for
+from .nvml_health import read_health
 from .nvml_pairs import read_pairs
 from .nvml_reader import DeviceReader
 from .record import Record
@@ -81,8 +82,11 @@ def find_library() -> dict[str, Any]:
     return {"found": False, "path": None, "simulated": False, "reason": reasons[0]}
 
 
-def read_nvml(sysroot: str = "/", binding: str = "auto") -> dict[str, Any]:
-    """Read everything NVML tells about this node, as plain data. Runs in a child process: any call may hang."""
+def read_nvml(sysroot: str = "/", binding: str = "auto", health: bool = False) -> dict[str, Any]:
+    """Read everything NVML tells about this node, as plain data. Runs in a child process: any call may hang.
+
+    With ``health`` each device has also what only a check of its health needs: hundreds of further calls per node.
+    """
     nvml, note = choose_binding(binding)
     # pynvml asks the loader by name only; once loaded, also the library of WSL2 outside its path is found by that name
     find_library()
@@ -107,6 +111,8 @@ def read_nvml(sysroot: str = "/", binding: str = "auto") -> dict[str, Any]:
     readers = [DeviceReader(nvml, index, sysroot) for index in range(record.get("count") or 0)]
     for reader in readers:
         read_device(reader)
+        if health:
+            read_health(reader)
     result["pairs"] = read_pairs(nvml, readers)
     result["devices"] = [reader.result() for reader in readers]
     return result

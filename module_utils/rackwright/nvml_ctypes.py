@@ -8,7 +8,7 @@ unit tests compare every structure here with pynvml's. There is no function in t
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import byref, c_char, c_int, c_int32, c_int64, c_uint, c_uint32, c_ulong, c_ulonglong
 from typing import Any
 
@@ -20,6 +20,8 @@ _INSUFFICIENT_SIZE = 7
 _LIBRARY_NOT_FOUND = 12
 _FUNCTION_NOT_FOUND = 13
 _NOT_AVAILABLE = 0xFFFFFFFFFFFFFFFF
+
+_SRAM_KINDS = ("UncParity", "UncSecDed", "Cor")
 
 nvmlLib: Any = None
 
@@ -46,6 +48,10 @@ class nvmlPciInfo_t(ctypes.Structure):
 
 class c_nvmlMemory_t(ctypes.Structure):
     _fields_ = [("total", c_ulonglong), ("free", c_ulonglong), ("used", c_ulonglong)]
+
+
+class c_nvmlMemory_v2_t(ctypes.Structure):
+    _fields_ = [("version", c_uint), *((name, c_ulonglong) for name in ("total", "reserved", "free", "used"))]
 
 
 class c_nvmlUtilization_t(ctypes.Structure):
@@ -125,6 +131,25 @@ class c_nvmlGpuFabricInfo_v2_t(ctypes.Structure):
         super().__init__(version=ctypes.sizeof(type(self)) | (2 << 24))
 
 
+class c_nvmlEccSramErrorStatus_v1_t(ctypes.Structure):
+    _fields_ = [
+        ("version", c_uint),
+        *((f"{span}{kind}", c_ulonglong) for span in ("aggregate", "volatile") for kind in _SRAM_KINDS),
+        *((f"aggregateUncBucket{place}", c_ulonglong) for place in ("L2", "Sm", "Pcie", "Mcu", "Other")),
+        ("bThresholdExceeded", c_uint),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(version=ctypes.sizeof(type(self)) | (1 << 24))
+
+
+class c_nvmlRepairStatus_t(ctypes.Structure):
+    _fields_ = [("version", c_uint), ("bChannelRepairPending", c_uint), ("bTpcRepairPending", c_uint)]
+
+    def __init__(self) -> None:
+        super().__init__(version=ctypes.sizeof(type(self)) | (1 << 24))
+
+
 def _load() -> None:
     global nvmlLib
     if nvmlLib is not None:
@@ -158,6 +183,15 @@ def _system_text(symbol: str, size: int = 96) -> Callable[[], str]:
         buffer = ctypes.create_string_buffer(size)
         _check(_raw(symbol, buffer, c_uint(size)))
         return buffer.value.decode("utf-8", "replace")
+
+    return get
+
+
+def _system_number(symbol: str, ctype: Any = c_uint) -> Callable[[], int]:
+    def get() -> int:
+        cell = ctype()
+        _check(_raw(symbol, byref(cell)))
+        return int(cell.value)
 
     return get
 
@@ -235,29 +269,22 @@ class _Process:
         self.usedGpuMemory = None if entry.usedGpuMemory == _NOT_AVAILABLE else int(entry.usedGpuMemory)
 
 
+def _into(symbol: str) -> Callable[[Any, Any], int]:
+    """A getter that fills what the caller points at, a buffer or a structure."""
+
+    def get(handle: Any, target: Any) -> int:
+        _check(_raw(symbol, handle, target))
+        return _SUCCESS
+
+    return get
+
+
 def nvmlInit() -> None:
     _check(_raw("nvmlInitWithFlags", c_uint(0)))
 
 
 def nvmlShutdown() -> None:
     _check(_raw("nvmlShutdown"))
-
-
-def nvmlDeviceGetCount() -> int:
-    cell = c_uint()
-    _check(_raw("nvmlDeviceGetCount_v2", byref(cell)))
-    return int(cell.value)
-
-
-def nvmlSystemGetCudaDriverVersion() -> int:
-    cell = c_int()
-    _check(_raw("nvmlSystemGetCudaDriverVersion", byref(cell)))
-    return int(cell.value)
-
-
-def nvmlDeviceGetGspFirmwareVersion(handle: Any, version: Any) -> int:
-    _check(_raw("nvmlDeviceGetGspFirmwareVersion", handle, version))
-    return _SUCCESS
 
 
 def nvmlDeviceGetRetiredPages(handle: Any, cause: int) -> list[int]:
@@ -277,35 +304,50 @@ def nvmlDeviceGetCpuAffinity(handle: Any, words: int) -> Any:
     return mask
 
 
-def nvmlDeviceGetFieldValues(handle: Any, field_ids: list[int]) -> Any:
+def nvmlDeviceGetFieldValues(handle: Any, field_ids: Sequence[Any]) -> Any:
+    """Ask several fields at once; one with a scope (a link) is the pair ``(field, scope)``."""
     values = (c_nvmlFieldValue_t * len(field_ids))()
     for value, field_id in zip(values, field_ids):
-        value.fieldId = field_id
+        value.fieldId, value.scopeId = field_id if isinstance(field_id, tuple) else (field_id, 0)
     _check(_raw("nvmlDeviceGetFieldValues", handle, c_int32(len(field_ids)), byref(values)))
     return values
 
 
-def nvmlDeviceGetGpuFabricInfoV(handle: Any, info: Any) -> int:
-    _check(_raw("nvmlDeviceGetGpuFabricInfoV", handle, info))
-    return _SUCCESS
+def nvmlDeviceGetMemoryInfo(handle: Any, version: int | None = None) -> Any:
+    info = c_nvmlMemory_v2_t(version=version) if version else c_nvmlMemory_t()
+    _check(_raw("nvmlDeviceGetMemoryInfo_v2" if version else "nvmlDeviceGetMemoryInfo", handle, byref(info)))
+    return info
 
 
-def nvmlDeviceGetGpuFabricInfo(handle: Any, info: Any) -> int:
-    _check(_raw("nvmlDeviceGetGpuFabricInfo", handle, info))
-    return _SUCCESS
+def nvmlDeviceValidateInforom(handle: Any) -> None:
+    _check(_raw("nvmlDeviceValidateInforom", handle))
 
 
+def nvmlDeviceGetRepairStatus(handle: Any) -> list[int]:
+    status = c_nvmlRepairStatus_t()
+    _check(_raw("nvmlDeviceGetRepairStatus", handle, byref(status)))
+    return [int(status.bChannelRepairPending), int(status.bTpcRepairPending)]
+
+
+nvmlDeviceGetCount = _system_number("nvmlDeviceGetCount_v2")
+nvmlSystemGetCudaDriverVersion = _system_number("nvmlSystemGetCudaDriverVersion", c_int)
 nvmlSystemGetDriverVersion = _system_text("nvmlSystemGetDriverVersion")
 nvmlSystemGetNVMLVersion = _system_text("nvmlSystemGetNVMLVersion")
-
 nvmlDeviceGetHandleByIndex = _handle("nvmlDeviceGetHandleByIndex_v2")
 nvmlDeviceGetMigDeviceHandleByIndex = _handle("nvmlDeviceGetMigDeviceHandleByIndex")
-
 nvmlDeviceGetName = _text("nvmlDeviceGetName")
 nvmlDeviceGetUUID = _text("nvmlDeviceGetUUID")
 nvmlDeviceGetSerial = _text("nvmlDeviceGetSerial")
 nvmlDeviceGetVbiosVersion = _text("nvmlDeviceGetVbiosVersion")
-
+nvmlDeviceGetInforomImageVersion = _text("nvmlDeviceGetInforomImageVersion", 16)
+nvmlDeviceGetApplicationsClock = _number("nvmlDeviceGetApplicationsClock")
+nvmlDeviceGetDefaultApplicationsClock = _number("nvmlDeviceGetDefaultApplicationsClock")
+nvmlDeviceGetMemoryErrorCounter = _number("nvmlDeviceGetMemoryErrorCounter", c_ulonglong)
+nvmlDeviceGetNvLinkErrorCounter = _number("nvmlDeviceGetNvLinkErrorCounter", c_ulonglong)
+nvmlDeviceGetGpuFabricInfo = _into("nvmlDeviceGetGpuFabricInfo")
+nvmlDeviceGetGpuFabricInfoV = _into("nvmlDeviceGetGpuFabricInfoV")
+nvmlDeviceGetGspFirmwareVersion = _into("nvmlDeviceGetGspFirmwareVersion")
+nvmlDeviceGetSramEccErrorStatus = _into("nvmlDeviceGetSramEccErrorStatus")
 nvmlDeviceGetArchitecture = _number("nvmlDeviceGetArchitecture")
 nvmlDeviceGetClockInfo = _number("nvmlDeviceGetClockInfo")
 nvmlDeviceGetComputeInstanceId = _number("nvmlDeviceGetComputeInstanceId")
@@ -339,21 +381,17 @@ nvmlDeviceGetTemperatureThreshold = _number("nvmlDeviceGetTemperatureThreshold")
 nvmlDeviceGetTopologyCommonAncestor = _number("nvmlDeviceGetTopologyCommonAncestor")
 nvmlDeviceGetTotalEccErrors = _number("nvmlDeviceGetTotalEccErrors", c_ulonglong)
 nvmlDeviceGetTotalEnergyConsumption = _number("nvmlDeviceGetTotalEnergyConsumption", c_ulonglong)
-
 nvmlDeviceGetCudaComputeCapability = _numbers("nvmlDeviceGetCudaComputeCapability", 2, c_int)
 nvmlDeviceGetEccMode = _numbers("nvmlDeviceGetEccMode", 2)
 nvmlDeviceGetMigMode = _numbers("nvmlDeviceGetMigMode", 2)
 nvmlDeviceGetPowerManagementLimitConstraints = _numbers("nvmlDeviceGetPowerManagementLimitConstraints", 2)
 nvmlDeviceGetRemappedRows = _numbers("nvmlDeviceGetRemappedRows", 4)
-
 nvmlDeviceGetAttributes = _struct("nvmlDeviceGetAttributes_v2", c_nvmlDeviceAttributes)
-nvmlDeviceGetMemoryInfo = _struct("nvmlDeviceGetMemoryInfo", c_nvmlMemory_t)
 nvmlDeviceGetNvLinkRemotePciInfo = _struct("nvmlDeviceGetNvLinkRemotePciInfo_v2", nvmlPciInfo_t)
 nvmlDeviceGetPciInfo = _struct("nvmlDeviceGetPciInfo_v3", nvmlPciInfo_t)
 nvmlDeviceGetRowRemapperHistogram = _struct("nvmlDeviceGetRowRemapperHistogram", c_nvmlRowRemapperHistogramValues)
 nvmlDeviceGetUtilizationRates = _struct("nvmlDeviceGetUtilizationRates", c_nvmlUtilization_t)
 nvmlDeviceGetViolationStatus = _struct("nvmlDeviceGetViolationStatus", c_nvmlViolationTime_t)
-
 nvmlDeviceGetComputeRunningProcesses = _processes("nvmlDeviceGetComputeRunningProcesses_v3")
 nvmlDeviceGetGraphicsRunningProcesses = _processes("nvmlDeviceGetGraphicsRunningProcesses_v3")
 nvmlDeviceGetMPSComputeRunningProcesses = _processes("nvmlDeviceGetMPSComputeRunningProcesses_v3")

@@ -158,7 +158,7 @@ def _field(reader: DeviceReader, path: str, field: int, convert: Callable[[int],
         value = values[0]
         if value.nvmlReturn:
             raise NvmlFailure(int(value.nvmlReturn))
-        return convert(_field_number(value))
+        return convert(field_number(value))
 
     reader.get(path, "nvmlDeviceGetFieldValues", [field], convert=take)
 
@@ -203,7 +203,7 @@ def _performance_state(value: int) -> str:
     return f"P{value}"
 
 
-def _field_number(value: Any) -> int:
+def field_number(value: Any) -> int:
     """The number in a field value; which member of the union holds it is in ``valueType``."""
     members = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
     return int(getattr(value.value, names.name_of(members, int(value.valueType))))

@@ -439,3 +439,88 @@ def test_wrong_options_are_refused(node: MakeNode, options: dict[str, Any], word
     result = node("none").run(**options)
     assert result["failed"] is True
     assert words in result["msg"]
+
+
+# -- what only a check of health asks ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", profiles())
+def test_the_part_health_fits_the_schema_through_both_bindings(node: MakeNode, profile: str) -> None:
+    gpu = both(node(profile), health=True)
+    assert all("health" in device for device in gpu["devices"])
+
+
+def test_facts_have_no_part_health_unless_asked_and_ask_nothing_for_it(node: MakeNode) -> None:
+    simulated = node("h100x8")
+    assert all("health" not in device for device in simulated.facts()["devices"])
+    assert "nvmlDeviceGetNvLinkErrorCounter" not in simulated.called()
+
+
+HEALTH_VALUES = {
+    "ecc.volatile.uncorrected.dram": ("3", "ecc.volatile.uncorrected.dram", 3),
+    "ecc.aggregate.uncorrected.sram_parity": ("2", "ecc.aggregate.uncorrected.sram", 2),
+    "ecc.sram_threshold_exceeded": ("1", "ecc.sram_threshold_exceeded", True),
+    "repair.channel_pending": ("1", "repair.channel_pending", True),
+    "repair.tpc_pending": ("1", "repair.tpc_pending", True),
+    "inforom.valid": ("0", "inforom.valid", False),
+    "violation.hw_power_brake": ("7000000000", "event_counters_ns.hw_power_brake_slowdown", 7_000_000_000),
+    "clock.app.graphics": ("1200", "clocks.application_graphics_mhz", 1200),
+    "fabric.health_mask": ("0x119", "fabric.route_unhealthy", True),
+    "memory.reserved": ("1048576", "memory.reserved_bytes", 1048576),
+}
+
+
+@pytest.mark.parametrize("key", HEALTH_VALUES)
+def test_each_value_of_health_is_read_where_it_is(node: MakeNode, key: str) -> None:
+    value, path, expected = HEALTH_VALUES[key]
+    device = both(node("h100x8").set(f"gpu.2.{key}", value), health=True)["devices"][2]
+    found = device["health"]
+    for part in path.split("."):
+        found = found[part]
+    assert found == expected
+
+
+def test_fabric_bits_are_told_apart(node: MakeNode) -> None:
+    # degraded bandwidth true, route recovery false, route unhealthy true, access timeout false, no partition
+    mask = 1 | 2 << 2 | 1 << 4 | 2 << 6 | 4 << 8
+    health = both(node("h100x8").set("gpu.0.fabric.health_mask", mask), health=True)["devices"][0]["health"]
+    assert health["fabric"] == {
+        "degraded_bandwidth": True,
+        "route_recovery": False,
+        "route_unhealthy": True,
+        "access_timeout_recovery": False,
+        "incorrect_configuration": "no_partition",
+    }
+
+
+def test_nvlink_counters_are_lists_by_link(node: MakeNode) -> None:
+    simulated = node("h100x8").set("gpu.1.nvlink.5.error.replay", 9).set("gpu.1.nvlink.7.state", 0)
+    device = both(simulated, health=True)["devices"][1]
+    nvlink = device["health"]["nvlink"]
+    assert (len(nvlink["replay"]), nvlink["replay"][5], nvlink["replay"][7]) == (18, 9, None)
+    assert "health.nvlink.replay.7" in device["missing"]
+    assert nvlink["speed_mbps"][0] == 26562
+    assert nvlink["effective_ber"] is None
+
+
+def test_fifth_generation_links_tell_their_bit_error_rate(node: MakeNode) -> None:
+    simulated = node("b200x8").set("gpu.0.nvlink.3.error.effective_ber", 2 << 8 | 12)
+    nvlink = both(simulated.set("gpu.0.nvlink.3.error.recovery_failed", 1), health=True)["devices"][0]["health"][
+        "nvlink"
+    ]
+    assert nvlink["effective_ber"][3] == pytest.approx(2e-12)
+    assert (nvlink["recovery_failed"][3], nvlink["recovery_failed"][2]) == (1, 0)
+
+
+def test_an_older_driver_costs_only_what_it_lacks(node: MakeNode) -> None:
+    simulated = node("h100x8").set("generation", 535)
+    device = both(simulated, health=True)["devices"][0]
+    assert device["health"]["repair"]["channel_pending"] is None
+    assert "does not offer it" in device["missing"]["health.repair.channel_pending"]
+    assert device["health"]["ecc"]["volatile"]["uncorrected"]["sram"] == 0
+
+
+def test_a_lost_gpu_has_a_reason_for_every_value_of_health(node: MakeNode) -> None:
+    device = both(node("h100x8").set("gpu.3.fail", "GPU_IS_LOST"), health=True)["devices"][3]
+    assert set(null_paths(device["health"], "health")) <= set(device["missing"])
+    assert device["health"]["inforom"]["valid"] is None

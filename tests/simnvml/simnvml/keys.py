@@ -50,7 +50,7 @@ _GPU_NUMBERS = """
     pcie.{switch|root} pcie.throughput.{tx|rx} pcie.bytes.{tx|rx}
     pcie.error.{correctable|naks_received|receiver|bad_tlp|naks_sent|bad_dllp|non_fatal|fatal}
     nvlink.{links|version|state|speed} nvlink.{i}.state
-    nvlink.{i}.error.{replay|recovery|crc_flit|crc_data|ecc_data}
+    nvlink.{i}.error.{replay|recovery|crc_flit|crc_data|ecc_data|recovery_failed|effective_ber}
     fabric.{state|status|clique|health_mask|health_summary} topology.{i} p2p.pcie
     ecc.{current|pending|default|sram_threshold_exceeded}
     ecc.{volatile|aggregate}.{corrected|uncorrected}.{l1|l2|dram|register|texture|texture_shm|cbu|sram}

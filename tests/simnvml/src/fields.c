@@ -102,6 +102,14 @@ static nvmlReturn_t link_counter(const sim_call *call, unsigned int id, nvml_ull
     return NVML_ERROR_NOT_FOUND; /* not such a field */
 }
 
+/* counters that NVLink 5 brought: NVML's number for it is 7 */
+static bool fifth_generation(const sim_call *call) { return sim_or(call, 0, "nvlink.version") >= 7; }
+
+static nvmlReturn_t link_error(const sim_call *call, unsigned int link, const char *name, nvml_ull *out) {
+    *out = sim_or(call, 0, "nvlink.%u.error.%s", link, name);
+    return NVML_SUCCESS;
+}
+
 /* fields of one link: its number is the scope */
 static nvmlReturn_t link_field(const sim_call *call, const nvmlFieldValue_t *v, unsigned int id, unsigned int link,
                                nvml_ull *out) {
@@ -116,6 +124,8 @@ static nvmlReturn_t link_field(const sim_call *call, const nvmlFieldValue_t *v, 
     case 164: return sim_ull(call, out, "nvlink.speed");
     case 165: *out = sim_or(call, sim_or(call, 0, "nvlink.state"), "nvlink.%u.state", link); return NVML_SUCCESS;
     case 166: return sim_ull(call, out, "nvlink.version");
+    case 214: return fifth_generation(call) ? link_error(call, link, "recovery_failed", out) : NVML_ERROR_NOT_SUPPORTED;
+    case 220: return fifth_generation(call) ? link_error(call, link, "effective_ber", out) : NVML_ERROR_NOT_SUPPORTED;
     default: return NVML_ERROR_NOT_SUPPORTED;
     }
 }
@@ -169,6 +179,7 @@ static nvmlReturn_t read_field(const sim_call *call, nvmlFieldValue_t *v, nvml_u
         v->valueType = NVML_VALUE_UINT;
         return link_field(call, v, 164, id >= 132 ? id - 126 : id - 84, out);
     }
+    if (id == 214 || id == 220) return link_field(call, v, id, v->scopeId, out);
     if (id >= 161 && id <= 167) {
         v->valueType = id <= 163 ? NVML_VALUE_ULL : NVML_VALUE_UINT;
         return link_field(call, v, id, v->scopeId, out);
