@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generate the Python form of the GPU table for the modules: ``python tests/support/make_tables.py [--check]``.
+"""Generate the Python form of tables for the modules: ``python tests/support/make_tables.py [--check]``.
 
-Only Python files travel with a module to a node, so the columns a module needs are generated from the table that people
-edit, ``roles/gpu_stack/files/tables/gpus.yml``. ``--check`` writes nothing and fails when a generated file is stale.
+Only Python files travel with a module to a node, so the columns a module needs are generated from the tables that people
+edit, ``gpus.yml`` and ``xids.yml`` in ``roles/gpu_stack/files/tables``. ``--check`` writes nothing and fails when a
+generated file is stale.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "roles/gpu_stack/files/tables/gpus.yml"
+TABLES = "roles/gpu_stack/files/tables"
+TABLE = ROOT / TABLES / "gpus.yml"
+XID_TABLE = ROOT / TABLES / "xids.yml"
 PACKAGE = ROOT / "module_utils/rackwright"
 IDENTITY = (
     "id",
@@ -48,10 +51,23 @@ SPECIFICATION = (
     "mig_max_instances",
     "dcgm_memory_bandwidth",
 )
+XID = (
+    "mnemonic",
+    "description",
+    "immediate_action",
+    "investigatory_action",
+    "class",
+    "fatal",
+    "used",
+    "dcgm_health",
+    "aws_severity",
+    "note",
+    "sources",
+)
 HEADER = '''# SPDX-License-Identifier: Apache-2.0
 """{title}
 
-Generated from roles/gpu_stack/files/tables/gpus.yml by tests/support/make_tables.py: edit the table, not this file.
+Generated from {table} by tests/support/make_tables.py: edit the table, not this file.
 None means that no source is known, as in the table.
 """
 
@@ -67,8 +83,13 @@ def load(table: Path = TABLE) -> list[dict[str, Any]]:
     return rows
 
 
-def render(title: str, name: str, kind: str, data: Any) -> str:
-    """One row per line, as in the table: a change of one model is a change of one line."""
+def load_xids(table: Path = XID_TABLE) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(table.read_text(encoding="utf-8"))
+    return document
+
+
+def render(title: str, name: str, kind: str, data: Any, table: str = "gpus.yml") -> str:
+    """One row per line, as in the table: a change of one row there is a change of one line here."""
     if isinstance(data, dict):
         lines = [f"    {key!r}: {value!r}," for key, value in data.items()]
         opening, closing = "{", "}"
@@ -76,7 +97,8 @@ def render(title: str, name: str, kind: str, data: Any) -> str:
         lines = [f"    {value!r}," for value in data]
         opening, closing = "[", "]"
     body = "\n".join([f"{name}: {kind} = {opening}", *lines, closing])
-    return f"{HEADER.format(title=title)}# fmt: off\n# ruff: noqa: E501\n{body}\n"
+    header = HEADER.format(title=title, table=f"{TABLES}/{table}")
+    return f"{header}# fmt: off\n# ruff: noqa: E501\n{body}\n"
 
 
 def generate(rows: list[dict[str, Any]]) -> dict[str, str]:
@@ -96,12 +118,24 @@ def generate(rows: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
+def generate_xids(document: dict[str, Any]) -> dict[str, str]:
+    """Return the text of the generated file of Xid codes by its name."""
+    rows = {row["code"]: {key: row.get(key) for key in XID} for row in document["xids"]}
+    title = "What NVIDIA and others say of each Xid code; columns as explained in the table."
+    return {"xid_data.py": render(title, "XIDS", "dict[int, dict[str, Any]]", rows, "xids.yml")}
+
+
+def generate_all() -> dict[str, str]:
+    """Return the text of every generated file by its name."""
+    return {**generate(load()), **generate_xids(load_xids())}
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, fail when a file is stale")
     check = parser.parse_args(arguments).check
     stale = []
-    for name, text in generate(load()).items():
+    for name, text in generate_all().items():
         path = PACKAGE / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a kernel event means for its node: severity and ordered actions, from NVIDIA's own buckets. Pure.
+
+``judge`` reads one event by itself; ``judge_log`` reads a log: what a restart or reset cured is past, what comes back
+after restarts is no longer a matter of restarting, an error that follows another is told as such.
+
+Severity is None (nothing to do), or one of ``monitor < reset < reboot < isolate``. Xids of applications and
+informational ones never go above ``monitor`` by themselves, whatever other tools make of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .kernel_rules import judge_other, judge_sxid, result, steps
+from .xid_data import XIDS
+
+LADDER = ("monitor", "reset", "reboot", "isolate")
+NVIDIA = "NVIDIA Xid catalogue (docs.nvidia.com/deploy/xid-errors), immediate action {immediate}"
+ESCALATION = "gpud, components/accelerator/nvidia/xid: hardware inspection when the same Xid comes back after 2 reboots"
+REBOOTS_BEFORE_ISOLATION = 2  # gpud's default threshold
+RECOVERY = "driver's own recovery action, Xid 154 (values of NVML nvmlDeviceGpuRecoveryAction_t)"
+# NVIDIA's catalogue covers these and newer
+_OLD = ("maxwell", "pascal", "volta", "turing")
+
+_BUCKETS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "RESET_GPU": ("reset", ("stop_workload", "drain", "reset_gpu")),
+    "WORKFLOW_XID_48": ("reset", ("stop_workload", "drain", "reset_gpu", "check_row_remap")),
+    "WORKFLOW_NVLINK_ERR": ("reset", ("stop_workload", "drain", "reset_gpu", "check_link")),
+    "RESTART_BM": ("reboot", ("stop_workload", "drain", "restart_node")),
+    "RESTART_VM": ("reboot", ("stop_workload", "drain", "restart_node")),
+    "CHECK_MECHANICALS": ("isolate", ("stop_workload", "drain", "check_power_cables", "reseat")),
+    "WORKFLOW_NVLINK5_ERR": ("monitor", ("check_link",)),
+    "RESTART_APP": ("monitor", ("restart_application",)),
+    "WORKFLOW_XID_45": ("monitor", ("look_for_first_xid",)),
+    "UPDATE_SWFW": ("monitor", ("update_driver",)),
+    "CHECK_UVM": ("monitor", ("check_application",)),
+    "CONTACT_SUPPORT": ("monitor", ("contact_support",)),
+    "XID_154": (None, ()),
+    "IGNORE": (None, ()),
+}
+_INVESTIGATE: dict[str, tuple[str, ...]] = {
+    "CONTACT_SUPPORT": ("run_field_diagnostics", "contact_support"),
+    "INVESTIGATE_SW": ("collect_bug_report", "update_driver"),
+    "UPDATE_SWFW": ("update_driver",),
+    "INVESTIGATE_LINK_SI": ("check_link", "run_field_diagnostics"),
+    "INVESTIGATE_SW_USER": ("check_application",),
+    "CHECK_APP/CUDA": ("check_application",),
+    "WORKFLOW_XID_13": ("check_application",),
+    "WORKFLOW_XID_31": ("check_application",),
+    "WORKFLOW_XID_48": ("run_field_diagnostics",),
+    "XID_137_FLOW": ("check_link",),
+}
+_RECOVERY: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "none": (None, ()),
+    "gpu_reset": ("reset", ("stop_workload", "drain", "reset_gpu")),
+    "node_reboot": ("reboot", ("stop_workload", "drain", "restart_node")),
+    "drain_p2p": ("monitor", ("drain_p2p",)),
+    "drain_and_reset": ("reset", ("stop_workload", "drain", "reset_gpu")),
+    "unknown": ("monitor", ("contact_support",)),
+}
+_NVLINK5_FATAL = ("fatal", "link_fatal")
+
+Judgement = dict[str, Any]
+
+
+def judge(event: Mapping[str, Any], architecture: str | None = None) -> Judgement:
+    """Return what this event by itself asks for.
+
+    Args:
+        event: of kernel_events.parse.
+        architecture: of its GPU (``ampere`` ...), where known: the catalogue does not cover older ones.
+
+    Returns:
+        ``severity``, ``actions`` (ordered, each ``{"action": word, "text": sentence}``), ``label``, ``source`` (of the
+        rule), ``why``.
+    """
+    if event.get("kind") == "sxid":
+        return judge_sxid(event)
+    if event.get("kind") != "xid":
+        return judge_other(event)
+    code = event.get("code")
+    row = XIDS.get(code) if isinstance(code, int) else None
+    if row is None:
+        return result("monitor", steps("contact_support"), f"Xid {code}", "xids.yml", "the code is not in the table")
+    label = f"Xid {code} {row['description'] or row['mnemonic']}"
+    if code == 154 and event.get("sub") is not None:
+        return _recovery(event, label)
+    if row["immediate_action"] == "WORKFLOW_NVLINK5_ERR":
+        return _nvlink5(event, row, label)
+    return _by_bucket(event, row, label, architecture)
+
+
+def _recovery(event: Mapping[str, Any], label: str) -> Judgement:
+    severity, words = _RECOVERY.get(str(event["sub"]), _RECOVERY["unknown"])
+    told = event.get("data", {}).get("to_label") or event["sub"]
+    return result(severity, steps(*words), label, RECOVERY, f"the driver's recovery action is now: {told}")
+
+
+def _nvlink5(event: Mapping[str, Any], row: Mapping[str, Any], label: str) -> Judgement:
+    sub = event.get("sub")
+    source = NVIDIA.format(immediate=row["immediate_action"])
+    if sub in _NVLINK5_FATAL:
+        words = ("stop_workload", "drain", "reset_gpu", "check_link", "run_field_diagnostics")
+        return result("reset", steps(*words), label, source, f"the driver calls it {sub.replace('_', ' ')}")
+    if sub == "nonfatal":
+        return result("monitor", steps("check_link"), label, source, "the driver calls it nonfatal")
+    why = "the message does not say whether it is fatal, and the table has no sub-codes to decode it by"
+    return result("monitor", steps("check_link"), label, source, why)
+
+
+def _by_bucket(event: Mapping[str, Any], row: Mapping[str, Any], label: str, architecture: str | None) -> Judgement:
+    immediate = row["immediate_action"]
+    if immediate is None:
+        severity, words, why = "monitor", ("contact_support",), "NVIDIA publishes no action for this code"
+        source = "xids.yml: no published action"
+    else:
+        severity, words = _BUCKETS.get(immediate, ("monitor", ("contact_support",)))
+        why = f"NVIDIA's immediate action is {immediate}"
+        source = NVIDIA.format(immediate=immediate)
+    if severity is None and row["aws_severity"] == "MONITOR":
+        severity, words = "monitor", ("watch",)
+        source += "; watched as AWS's reading of NVIDIA's r590 buckets does"
+    if severity is not None:
+        words = (*words, *_INVESTIGATE.get(row["investigatory_action"] or "", ()))
+    process = _process(event)
+    if process and row["class"] == "application":
+        why += f"; the application is {process}"
+    if row["note"]:
+        why += f". {row['note']}"
+    if architecture and architecture.lower() in _OLD:
+        why += ". The catalogue covers Ampere and newer: on this GPU the code may mean something else"
+    return result(severity, steps(*dict.fromkeys(words)), label, source, why)
+
+
+def _process(event: Mapping[str, Any]) -> str | None:
+    name, pid = event.get("name"), event.get("pid")
+    if name is None and pid is None:
+        return None
+    return f"{name or 'of unknown name'} (process {pid})" if pid is not None else str(name)
+
+
+def judge_log(
+    events: Sequence[Mapping[str, Any]],
+    boot_id: str | None = None,
+    boots: Iterable[str] = (),
+    architectures: Mapping[str, str] | None = None,
+) -> list[Judgement]:
+    """Return one judgement for each event, in their order, with what the rest of the log says about it.
+
+    Args:
+        events: of kernel_events.parse.
+        boot_id: the boot that runs now; None judges every event as of this boot.
+        boots: boots of the log, oldest first (kernel_log gives them); those of the events where it is empty.
+        architectures: architecture by PCI address.
+
+    Returns:
+        Judgements as of ``judge``, and: ``event``, ``past`` (of an earlier boot), ``cured`` (by what, or None: then
+        ``severity`` is None and ``was`` has what it had been), ``boots`` (how many boots saw it).
+    """
+    order = list(dict.fromkeys([*boots, *(e["boot_id"] for e in events if e.get("boot_id"))]))
+    judgements = []
+    for event in events:
+        found = judge(event, (architectures or {}).get(str(event.get("pci_address"))))
+        seen = sorted({order.index(o["boot_id"]) for o in events if _same(o, event) and o.get("boot_id")})
+        past = boot_id is not None and event.get("boot_id") not in (None, boot_id)
+        found.update(event=event, past=past, cured=None, was=found["severity"], boots=max(1, len(seen)))
+        _repeated(found, seen)
+        _cured(found, events)
+        _in_company(found, events)
+        judgements.append(found)
+    return judgements
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one.get(key) == other.get(key) for key in ("kind", "code", "sub", "pci_address", "device"))
+
+
+def _repeated(found: Judgement, seen: list[int]) -> None:
+    """Raise what came back after restarts: restarting it once more is no cure."""
+    if found["severity"] not in ("reset", "reboot") or len(seen) < 2:
+        return
+    restarts = seen[-1] - seen[0]
+    found["actions"] = [*found["actions"], *steps("run_field_diagnostics")]
+    found["why"] += f". It came back after {restarts} restart(s)"
+    if restarts >= REBOOTS_BEFORE_ISOLATION:
+        found.update(severity="isolate", was="isolate", source=ESCALATION)
+        found["actions"] = steps("stop_workload", "drain", "inspect_hardware", "run_field_diagnostics", "replace")
+
+
+def _cured(found: Judgement, events: Sequence[Mapping[str, Any]]) -> None:
+    event, cure = found["event"], None
+    if found["severity"] in (None, "isolate"):
+        return
+    if found["past"] and found["boots"] < 2 and _restart_helps(found):
+        cure = "the node was restarted since"
+    elif found["severity"] == "reset" and _recovered(event, events):
+        cure = "the driver's recovery action went back to none since"
+    if cure is not None:
+        found.update(severity=None, actions=[], cured=cure)
+        found["why"] += f". {cure[0].upper()}{cure[1:]}"
+
+
+def _restart_helps(found: Judgement) -> bool:
+    """A restart cures what asks for a reset or restart, and ends applications; worn hardware stays what it is."""
+    event = found["event"]
+    if found["severity"] in ("reset", "reboot"):
+        return True
+    return bool(event.get("kind") == "xid" and XIDS.get(event.get("code") or -1, {}).get("class") == "application")
+
+
+def _recovered(event: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> bool:
+    return any(
+        other.get("code") == 154
+        and other.get("sub") == "none"
+        and other.get("pci_address") == event.get("pci_address")
+        and other.get("boot_id") == event.get("boot_id")
+        and (other.get("time") or "") > (event.get("time") or "~")
+        for other in events
+    )
+
+
+def _in_company(found: Judgement, events: Sequence[Mapping[str, Any]]) -> None:
+    """Say what else happened on this GPU in this boot where that changes how an application's Xid is read."""
+    event = found["event"]
+    if event.get("kind") != "xid" or found["severity"] is None:
+        return
+    beside = [
+        other
+        for other in events
+        if other.get("kind") == "xid"
+        and other.get("pci_address") == event.get("pci_address")
+        and other.get("boot_id") == event.get("boot_id")
+    ]
+    if event.get("code") == 45:
+        first = sorted({int(other["code"]) for other in beside} - {45, 154})
+        if first:
+            found["why"] += f". It follows Xid {', '.join(map(str, first))} on the same GPU"
+    elif event.get("code") in (13, 31):
+        names = sorted({str(o["name"]) for o in beside if o.get("code") == event["code"] and o.get("name")})
+        if len(names) > 1:
+            found["actions"] = [*found["actions"], *steps("run_field_diagnostics")]
+            found["why"] += f". Several applications met it on this GPU: {', '.join(names)}"
