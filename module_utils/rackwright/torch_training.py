@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suite ``llm_training``: what one training step costs on this device, and what each technique buys.
+
+Every technique builds the same model from the same seed, warms up, and times whole steps (forward, backward, AdamW).
+Runs only inside a child process; docs/llm-training.md explains the numbers.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from . import llm_model, llm_step, llm_training_plan, llm_workloads, measure
+from .llm_training_plan import GIB, Size, Technique
+from .torch_bench import Bench, WrongAnswerError, single
+
+SUITE = "llm_training"
+#: The workload whose smallest member fits the smallest cards: a vocabulary of 32,000 needs an eighth of the memory that
+#: one of 152,000 or 128,000 does.
+DEFAULT_WORKLOAD = "llama2-7b-mha"
+#: A process whose partner died waits this long in a collective operation before it gives up.
+_GROUP_TIMEOUT = timedelta(minutes=3)
+
+#: ``build(bench, layers)`` returns the model in fp32 on the bench's device and its blocks.
+Build = Callable[[Bench, int], "tuple[Any, list[Any]]"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A named model shape, how to build it with fewer layers, and the size that was chosen for the device."""
+
+    name: str
+    shape: Any
+    build: Build
+    size: Size
+
+    @property
+    def label(self) -> str:
+        """Name of what is trained, with the number of layers where it is not the whole model."""
+        return llm_training_plan.workload_name(self.name, self.shape.layers, self.size.layers)
+
+
+@dataclass
+class _Reference:
+    """The plain step that the others are held against: its result's name, tokens/s and peak memory."""
+
+    name: str | None = None
+    tokens_per_s: float | None = None
+    peak_bytes: int | None = None
+
+
+def training_suite(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Yield one result per technique; in a group of processes, those of FSDP2, from its first process only."""
+    world = int(bench.options.get("world_size") or 1)
+    if world > 1:
+        yield from _in_group(bench, int(bench.options["rank"]), world)
+        return
+    try:
+        workload = choose(bench, memory_bytes(bench))
+    except llm_step.UnsupportedError as error:
+        yield _not_applicable(bench, str(error))
+        return
+    dtype = llm_training_plan.plain_dtype(bench.on_gpu, bench.info.get("compute_capability"))
+    yield from compare(bench, workload, llm_training_plan.techniques(dtype, workload.size.batch))
+
+
+def memory_bytes(bench: Bench) -> int:
+    """Return the device's whole memory, or what a CPU's node has free; a GPU without memory of its own shares that."""
+    return int(bench.info.get("total_memory_bytes") or bench.free_bytes())
+
+
+def choose(bench: Bench, memory: int) -> Workload:
+    """Return the workload at the size that fits a device with so many bytes of memory.
+
+    Raises:
+        UnsupportedError: not even one layer and the smallest batch fit.
+    """
+    name = bench.options.get("llm_workload") or (DEFAULT_WORKLOAD if bench.on_gpu else llm_workloads.DEFAULT_CPU)
+    load = llm_workloads.find(name)
+    level = llm_training_plan.level_for(bench.device, bench.level_name)
+    size = llm_training_plan.fit(load.shape, level, memory)
+    if size is None:
+        least = llm_training_plan.step_bytes(load.shape, llm_training_plan.smallest(level)) / GIB
+        need = f"one layer of {load.name} with its optimizer takes about {least:.1f} GiB"
+        raise llm_step.UnsupportedError(f"{need}, and the card has {memory / GIB:.1f}")
+
+    def build(bench: Bench, layers: int) -> tuple[Any, list[Any]]:
+        shape, torch = llm_training_plan.reduced(load.shape, layers), bench.torch
+        positions = level.sequence
+        model = llm_model.build(torch, shape, bench.device, torch.float32, bench.seed, load.theta, positions)
+        return model, list(model.layers)
+
+    return Workload(load.name, load.shape, build, size)
+
+
+def compare(bench: Bench, workload: Workload, chosen: list[Technique]) -> Iterator[dict[str, Any]]:
+    """Yield one result per technique, each held against the first; what this torch cannot do is not applicable.
+
+    A technique that fails for another reason than memory does not keep the others from being measured: it is raised
+    after them.
+    """
+    bench.flush = None  # a step moves far more than a cache holds, and the buffer's memory is needed
+    reference = _Reference()
+    failure: str | None = None
+    for technique in chosen:
+        try:
+            result = measure_technique(bench, workload, technique, reference)
+        except llm_step.UnsupportedError as error:
+            yield _not_applicable(bench, f"{technique.name}: {error}")
+            continue
+        except Exception as error:
+            # as text: the error itself would keep the failed technique's tensors alive
+            failure = failure or f"{technique.name}: {type(error).__name__}: {error}"
+            continue
+        finally:
+            release(bench)
+        if technique is chosen[0]:
+            reference = _Reference(result["name"], result["value"] or None, result["details"]["peak_memory_bytes"])
+        yield result
+    if failure is not None:
+        raise RuntimeError(failure)
+
+
+def measure_technique(bench: Bench, workload: Workload, technique: Technique, reference: Any) -> dict[str, Any]:
+    """Return the result of one technique; one that does not fit is a result too, of zero tokens per second."""
+    try:
+        return _finished(bench, workload, technique, reference, _run(bench, workload, technique))
+    except Exception as error:
+        if not llm_step.is_out_of_memory(bench.torch, error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+    return _out_of_memory(bench, workload, technique, reference, reason)
+
+
+def _not_applicable(bench: Bench, reason: str) -> dict[str, Any]:
+    return {"not_applicable": {"suite": SUITE, "device": bench.device, "reason": reason}}
+
+
+def release(bench: Bench) -> None:
+    """Give back what a technique held, so that the next one starts with an empty device."""
+    gc.collect()
+    if bench.on_gpu:
+        bench.torch.cuda.empty_cache()
+
+
+@dataclass
+class _Run:
+    """What was measured of one technique."""
+
+    seconds: list[float]
+    losses: tuple[float, float]
+    peak_bytes: int | None
+    reserved_bytes: int | None
+    watched: dict[str, Any]
+    skipped: int
+    warmup_steps: int
+
+
+def _run(bench: Bench, workload: Workload, technique: Technique) -> _Run:
+    level = llm_training_plan.level_for(bench.device, bench.level_name)
+    if bench.on_gpu:
+        bench.torch.cuda.reset_peak_memory_stats(bench.device)
+    step = _step(bench, workload, technique)
+    first = step.run()  # pays for library loading, algorithm choice and the optimizer's state
+    warmup_steps = max(1, round(level.warmup_s / _agreed(bench, technique, _repeat(bench, step, 1))))
+    step_s = _agreed(bench, technique, _repeat(bench, step, warmup_steps))
+    count = llm_training_plan.step_count(level, step_s)
+    with bench.watch.during() as record:
+        seconds, last = _timed(bench, step, count)
+    losses = (float(first), float(last))
+    if not all(math.isfinite(loss) for loss in losses):
+        raise WrongAnswerError(f"the loss is not finite: {losses[0]} at the first step, {losses[1]} at the last")
+    peak, reserved = _peaks(bench)
+    return _Run(seconds, losses, peak, reserved, record.result(), step.skipped_steps(), warmup_steps + 2)
+
+
+def _step(bench: Bench, workload: Workload, technique: Technique) -> llm_step.Step:
+    torch, size = bench.torch, workload.size
+    model, blocks = workload.build(bench, size.layers)
+    model.train()
+    if technique.checkpointing:
+        llm_step.checkpoint_blocks(torch, blocks)
+    rank = 0
+    if technique.ranks > 1:
+        rank = int(bench.options["rank"])
+        llm_step.shard(torch, model, blocks, technique.dtype, _mesh(bench, technique.ranks))
+    generator = torch.Generator(device="cpu").manual_seed(bench.seed + rank)
+    tokens = torch.randint(0, workload.shape.vocab, (size.batch, size.sequence + 1), generator=generator)
+    return llm_step.Step(torch, model, technique, tokens.to(bench.device))
+
+
+def _repeat(bench: Bench, step: llm_step.Step, count: int) -> float:
+    """Take so many steps and return the seconds of one."""
+    bench.synchronize()
+    started = time.perf_counter()
+    for _ in range(count):
+        step.run()
+    bench.synchronize()
+    return (time.perf_counter() - started) / count
+
+
+def _timed(bench: Bench, step: llm_step.Step, count: int) -> tuple[list[float], Any]:
+    """Return the seconds of each of ``count`` steps and the last loss."""
+    loss = None
+    if bench.on_gpu:
+        event = bench.torch.cuda.Event
+        marks = [event(enable_timing=True) for _ in range(count + 1)]
+        marks[0].record()
+        for mark in marks[1:]:
+            loss = step.run()
+            mark.record()
+        bench.synchronize()
+        return [before.elapsed_time(after) / 1e3 for before, after in zip(marks, marks[1:])], loss
+    seconds = []
+    for _ in range(count):
+        started = time.perf_counter()
+        loss = step.run()
+        seconds.append(time.perf_counter() - started)
+    return seconds, loss
+
+
+def _peaks(bench: Bench) -> tuple[int | None, int | None]:
+    """Return the most bytes that tensors held, and that torch had taken for them; a CPU's allocator counts neither."""
+    if not bench.on_gpu:
+        return None, None
+    cuda = bench.torch.cuda
+    return int(cuda.max_memory_allocated(bench.device)), int(cuda.max_memory_reserved(bench.device))
+
+
+def _finished(bench: Bench, workload: Workload, technique: Technique, reference: Any, run: _Run) -> dict[str, Any]:
+    size, ranks = workload.size, technique.ranks
+    numbers = measure.summarize(measure.rates(run.seconds, size.tokens * ranks, 1.0))
+    key = llm_training_plan.SHORT[technique.dtype]
+    peak_tflops = ((bench.peak or {}).get("tflops") or {}).get(key)
+    flop = llm_training_plan.flops_per_token(workload.shape, size.layers, size.sequence)
+    missing = dict(run.watched.get("missing") or {})
+    if run.peak_bytes is None:
+        missing["details.peak_memory_bytes"] = "the allocator of a CPU keeps no peak"
+    if not peak_tflops:
+        missing["details.mfu"] = bench.peak_missing or f"the catalogue has no {key} peak of this card"
+    clocks = run.watched.get("clocks")
+    details = {
+        **_details(workload, technique, reference),
+        "state": "measured",
+        "mfu": llm_training_plan.mfu(flop, numbers["median"], peak_tflops, ranks),
+        "flop_per_token": flop,
+        "peak_memory_bytes": run.peak_bytes,
+        "peak_reserved_bytes": run.reserved_bytes,
+        "peak_device_bytes": ((clocks or {}).get("memory_used_bytes") or {}).get("max"),
+        "loss": {"first": run.losses[0], "last": run.losses[1]},
+        "skipped_steps": run.skipped,
+        "tokens_ratio": llm_training_plan.ratio(numbers["median"], reference.tokens_per_s),
+        "memory_ratio": llm_training_plan.ratio(run.peak_bytes, reference.peak_bytes),
+    }
+    result = _result(bench, workload, technique, details)
+    result.update(numbers, value=numbers["median"], median_s=sorted(run.seconds)[len(run.seconds) // 2])
+    result.update(clocks=clocks, throttle=run.watched.get("throttle"), missing=missing)
+    result["conditions"]["warmup_steps"] = run.warmup_steps
+    return result
+
+
+def _out_of_memory(
+    bench: Bench, workload: Workload, technique: Technique, reference: Any, reason: str
+) -> dict[str, Any]:
+    unknown = ("mfu", "peak_memory_bytes", "peak_reserved_bytes", "peak_device_bytes", "loss", "skipped_steps")
+    details = {
+        **_details(workload, technique, reference),
+        "state": "out_of_memory",
+        **dict.fromkeys((*unknown, "tokens_ratio", "memory_ratio")),
+    }
+    result = _result(bench, workload, technique, details)
+    result.update(single(0.0), median_s=None, clocks=None, throttle=None)
+    nothing = "nothing was timed"
+    result["missing"] = {"value": f"it does not fit into the memory: {reason}", "clocks": nothing, "throttle": nothing}
+    return result
+
+
+def _details(workload: Workload, technique: Technique, reference: _Reference) -> dict[str, Any]:
+    total, _embedding = llm_training_plan.parameters(workload.shape, workload.size.layers)
+    return {
+        "workload": workload.name,
+        "layers": workload.size.layers,
+        "layers_of_workload": workload.shape.layers,
+        "parameters": total,
+        "batch": workload.size.batch,
+        "sequence": workload.size.sequence,
+        "technique": technique.name,
+        "techniques": technique.record(),
+        "compared_with": reference.name,
+    }
+
+
+def _result(bench: Bench, workload: Workload, technique: Technique, details: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "suite": SUITE,
+        "name": f"llm_train_{workload.label}_{technique.name}",
+        "unit": "tokens/s",
+        "device": "node" if technique.ranks > 1 else bench.device,
+        "device_name": bench.info.get("name"),
+        "dtype": technique.dtype,
+        "shape": [workload.size.batch * technique.ranks, workload.size.sequence],
+        "level": bench.level_name,
+        "conditions": {"optimizer": "AdamW", "weights": "float32", "data": "random tokens, one fixed batch"},
+        "details": details,
+    }
+
+
+def _in_group(bench: Bench, rank: int, world: int) -> Iterator[dict[str, Any]]:
+    """Join the group, measure the plain step on each device by itself, then sharded over all of them."""
+    distributed = _distributed(bench)
+    backend = "nccl" if bench.on_gpu else "gloo"
+    distributed.init_process_group(
+        backend,
+        init_method=f"file://{bench.options['store_path']}",
+        rank=rank,
+        world_size=world,
+        timeout=_GROUP_TIMEOUT,
+    )
+    dtype = llm_training_plan.plain_dtype(bench.on_gpu, bench.info.get("compute_capability"))
+    try:
+        workload = choose(bench, int(_over_group(bench, float(memory_bytes(bench)), "MIN")))
+        for result in compare(bench, workload, llm_training_plan.sharded_techniques(dtype, world)):
+            # the plain step is known from each device's own run; here it only is what the others are held against
+            if rank == 0 and result.get("device") != bench.device:
+                yield result
+    finally:
+        distributed.destroy_process_group()
+
+
+def _distributed(bench: Bench) -> Any:
+    return importlib.import_module(f"{bench.torch.__name__}.distributed")
+
+
+def _mesh(bench: Bench, ranks: int) -> Any:
+    mesh = importlib.import_module(f"{bench.torch.__name__}.distributed.device_mesh")
+    return mesh.init_device_mesh("cuda" if bench.on_gpu else "cpu", (ranks,))
+
+
+def _agreed(bench: Bench, technique: Technique, step_s: float) -> float:
+    """Return the seconds of the slowest process of the group: all must take the same number of steps."""
+    return step_s if technique.ranks == 1 else _over_group(bench, step_s, "MAX")
+
+
+def _over_group(bench: Bench, value: float, operation: str) -> float:
+    values = bench.torch.tensor([value], device=bench.device, dtype=bench.torch.float64)
+    distributed = _distributed(bench)
+    distributed.all_reduce(values, op=getattr(distributed.ReduceOp, operation))
+    return float(values.item())
