@@ -9,7 +9,8 @@ type: aggregate
 short_description: Print the tables of plans, fits and verdicts
 description:
   - Prints what the module fleet_verdict returned, below the recap: the verdicts are the last thing on the screen.
-  - Prints what gpu_plan, model_fit and node_diagnosis returned at once, where they ran, and the progress of an update.
+  - Prints what fleet_export, gpu_plan, model_fit, node_diagnosis and serving_benchmark returned at once, where they
+    ran, and the progress of an update.
 requirements:
   - Listed in C(callbacks_enabled) of ansible.cfg.
 """
@@ -18,7 +19,15 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-_AT_ONCE = ("gpu_plan", "model_fit", "node_diagnosis", "update_plan", "update_state")
+_AT_ONCE = (
+    "fleet_export",
+    "gpu_plan",
+    "model_fit",
+    "node_diagnosis",
+    "serving_benchmark",
+    "update_plan",
+    "update_state",
+)
 
 
 class CallbackModule(CallbackBase):
