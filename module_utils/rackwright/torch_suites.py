@@ -14,10 +14,12 @@ from .torch_bench import Bench
 from .torch_gemm import gemm_suite, kernel_suite
 from .torch_llm import llm_inference_suite
 from .torch_memory import memory_suite
+from .torch_training import training_suite
 
 SUITES: dict[str, Callable[[Bench], Iterable[dict[str, Any]]]] = {
     "kernel": kernel_suite,
     "gemm": gemm_suite,
     "memory": memory_suite,
     "llm_inference": llm_inference_suite,
+    "llm_training": training_suite,
 }
