@@ -18,8 +18,9 @@ EVENTS_MAX = 2000  # distinct events; a kernel that says more than that is broke
 _UNKNOWN = ("", "<unknown>", "unknown")
 NVLINK5 = range(144, 151)
 RECOVERY_ACTION = 154
-# Values as in NVML's nvmlDeviceGpuRecoveryAction_t; labels as the driver prints them; FLR is a function-level reset
-_RECOVERY = {0: "none", 1: "gpu_reset", 2: "node_reboot", 3: "drain_p2p", 4: "drain_and_reset"}
+# NVIDIA open kernel module 595.45.04, NV2080_CTRL_GPU_RECOVERY_ACTION, and the labels drivers print for them. PF FLR is
+# what drivers since 610 call the reset: of the PCI function.
+_RECOVERY = {0: "none", 1: "gpu_reset", 2: "node_reboot", 3: "drain_p2p", 4: "drain_and_reset", 5: "recover_imex"}
 _RECOVERY_LABELS = {
     "none": "none",
     "gpu reset required": "gpu_reset",
@@ -27,6 +28,7 @@ _RECOVERY_LABELS = {
     "node reboot required": "node_reboot",
     "drain p2p": "drain_p2p",
     "drain and reset": "drain_and_reset",
+    "recover imex domain": "recover_imex",
 }
 _SAME = ("kind", "code", "sub", "pci_address", "device", "link", "pid", "name", "boot_id")
 
@@ -42,8 +44,8 @@ def parse(lines: Iterable[Mapping[str, Any]], now: float | None = None) -> list[
 
     Returns:
         Events: ``kind``, ``code`` (of Xid and SXid), ``sub``, ``pci_address`` (as in sysfs), ``device``, ``link``,
-        ``pid``, ``name`` (of the process), ``time``, ``first_time``, ``boot_id``, ``age_s``, ``count``, ``text`` (of the
-        first), ``data`` (what only this kind has). What is not in the line is None.
+        ``pid``, ``name`` (of the process), ``time``, ``first_time``, ``boot_id``, ``age_s``, ``count``, ``text`` (of
+        the first), ``data`` (what only this kind has). What is not in the line is None.
     """
     folded: dict[tuple[Any, ...], Event] = {}
     for line in _joined(lines):
@@ -51,7 +53,7 @@ def parse(lines: Iterable[Mapping[str, Any]], now: float | None = None) -> list[
         if event is None:
             continue
         event.update(time=line.get("time"), first_time=line.get("time"), boot_id=line.get("boot_id"), count=1)
-        key = tuple(event[name] for name in _SAME)
+        key = (*(event[name] for name in _SAME), event["data"].get("announced"))
         known = folded.get(key)
         if known is not None:
             known["count"] += 1
@@ -102,7 +104,9 @@ def _xid(text: str) -> Event | None:
         _recovery(event, rest)
     elif code in NVLINK5:
         _nvlink5(event, rest)
-    elif link := patterns.XID_LINK.search(rest) if code == 74 else None:
+    elif (cause := patterns.XID_CAUSE.search(rest)) is not None:
+        event["data"]["caused_by"] = int(cause.group("code"))
+    elif code == 74 and (link := patterns.XID_LINK.search(rest)) is not None:
         event["link"] = int(link.group("link"))
     return event
 

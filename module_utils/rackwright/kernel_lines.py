@@ -18,7 +18,8 @@ _HEX32 = re.compile(r"[0-9a-f]{32}")
 _MISSED = re.compile(r"Missed (\d+) kernel messages")
 _KMSG = re.compile(r"(\d+),(\d+),(\d+),[^;]*;(.*)", re.DOTALL)
 _ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})")
-_MONOTONIC = re.compile(r"(?:<\d+>)?\[\s*(\d+\.\d+)\] (.*)")
+_MONOTONIC = re.compile(r"(?:<\d+>)?\[\s*(\+?\d+\.\d+)\] ?(?:\[\s*[TC]\d+\] )?(.*)")
+_DECODED = re.compile(r"\w+\s*:\w+\s*: (?=[\d\[])")  # dmesg --decode: "kern  :err   : "
 _CTIME = re.compile(r"\[(\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4})\] (.*)")
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:?\d\d)?\s+(.*)")
 _SYSLOG = re.compile(r"([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d)\s+(.*)")
@@ -90,7 +91,7 @@ def _entry(row: str) -> dict[str, Any] | None:
 
 
 def message(value: Any) -> str:
-    """Return a journal field as text: a string, an array of bytes (what is not UTF-8), or several values of one field."""
+    """Return a journal field as text: a string, an array of bytes (not UTF-8), or several values of one field."""
     if isinstance(value, str):
         return _flat(value)
     if isinstance(value, list):
@@ -157,6 +158,7 @@ def parse_file(data: str, now: float) -> tuple[list[Line], int]:
 def _text_line(row: str, now: float) -> Line | None:
     if not row.strip() or row.startswith("-- "):
         return None
+    row = _DECODED.sub("", row, count=1)
     for pattern, seconds in ((_CTIME, _ctime_seconds), (_ISO, _iso_seconds), (_MONOTONIC, None)):
         match = pattern.match(row)
         if match is not None:
@@ -165,7 +167,7 @@ def _text_line(row: str, now: float) -> Line | None:
     match = _SYSLOG.match(row)
     if match is not None:
         return _identified(_syslog_seconds(match.group(1), now), match.group(2))
-    return Line(None, None, _flat(row))
+    return _identified(None, row)
 
 
 def _identified(seconds: float | None, text: str) -> Line | None:

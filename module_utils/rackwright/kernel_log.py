@@ -53,9 +53,9 @@ def read(
 
     Args:
         window_s: how far to look back, in seconds; None takes all there is.
-        source: ``journal``, ``kmsg``, ``file``, or ``auto``: the file when ``path`` is given, a prepared tree's own kmsg,
-            else the journal, then /dev/kmsg.
-        path: a file in any form that kernel_lines.parse_file reads; lines without a time are kept, their age is unknown.
+        source: ``journal``, ``kmsg``, ``file``, or ``auto``: the file when ``path`` is given, a prepared tree's own
+            kmsg, else the journal, then /dev/kmsg.
+        path: a file in any form that kernel_lines.parse_file reads; lines without a time are kept, of unknown age.
         tree: the root below which /dev/kmsg and the boot id are read.
         now: seconds since 1970; give the time a support bundle was taken.
 
@@ -104,12 +104,12 @@ def _result(
     kept = [line for line in lines if line.seconds is None or line.seconds >= reader.start]
     times = [line.seconds for line in kept if line.seconds is not None]
     return {
-        "lines": [line.record() for line in kept[-LINES_MAX:]],
+        "lines": [line.record() for line in kept],
         "source": source,
         "boot_id": reader.boot_id,
         "boots": list(dict.fromkeys(line.boot_id for line in kept if line.boot_id)),
         "missing": missing,
-        "truncated": truncated or len(kept) > LINES_MAX,
+        "truncated": truncated,
         "lost": lost,
         "oldest": forms.iso(min(times)) if times else None,
         "now": reader.now,
@@ -121,7 +121,7 @@ _Found = tuple[list[Line], bool, int]
 
 
 class _Reader:
-    """One look at one node; ``journal``, ``kmsg``, ``file`` give lines, whether they were cut, and how many are lost."""
+    """One look at one node; ``journal``, ``kmsg``, ``file`` give lines, whether they were cut, how many are lost."""
 
     def __init__(self, window_s: float | None, now: float, tree: Tree, run: Run, path: str | None) -> None:
         self.window_s = window_s
@@ -140,7 +140,8 @@ class _Reader:
             return [], False, lost
         if len(lines) <= LINES_MAX:
             return lines, False, lost
-        return [*self._urgent(since, lines[0]), *lines][-LINES_MAX:], True, lost
+        lines = lines[-LINES_MAX:]
+        return [*self._urgent(since, lines[0]), *lines], True, lost
 
     def _ask(self, options: list[str], matches: tuple[str, ...]) -> tuple[list[Line], int, str]:
         """Return lines, number of lost messages, and what journalctl said beside them."""

@@ -12,9 +12,9 @@ import re
 
 _PCI = r"(?P<pci>[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-7])?)"
 
-# Xid: "(PCI:0000:1b:00)", "(0000:01:00)" of old drivers, "(PCI:0000:01:00 GPU-I:05)" with MIG
+# Xid: "(PCI:0000:1b:00)", "(0000:01:00)" of old drivers, "(PCI:0000:01:00 GPU-I:05 GPU-CI:00)" with MIG
 XID = re.compile(
-    rf"NVRM: (?:GPU at [^ ]+: )?Xid \((?:PCI:)?{_PCI}(?: GPU-I:(?P<gpu_instance>\d+))?\): "
+    rf"NVRM: (?:GPU at [^ ]+: )?Xid \((?:PCI:)?{_PCI}(?: GPU-I:(?P<gpu_instance>\d+))?(?: GPU-CI:\d+)?\): "
     r"(?P<code>\d+)\b[,:]? ?(?P<rest>.*)"
 )
 # pid=1234, pid='1234', pid=<unknown>, pid='<unknown>'; the name may be missing, quoted, empty, or hold colons
@@ -30,6 +30,8 @@ XID_NVLINK5 = re.compile(
     r"Link (?P<link>-?\d+)(?:\s+\((?P<words>[0-9a-fx. ]+)\)?)?",
     re.IGNORECASE,
 )
+# Xid 45 of newer drivers says what it follows
+XID_CAUSE = re.compile(r"caused by previous Xid (?P<code>\d+)")
 XID_LINK = re.compile(r"\blink (?P<link>\d+)", re.IGNORECASE)
 # SXid; what follows as "Severity ..." and "Data {...}" describes the message before it
 SXID = re.compile(
@@ -44,10 +46,11 @@ ROWS: tuple[tuple[str, str | None, re.Pattern[str]], ...] = tuple(
         ("fallen_off_bus", None, rf"NVRM: .*?GPU (?:at PCI:)?{_PCI}.*fallen off the bus"),
         ("fallen_off_bus", None, r"NVRM: .*fallen off the bus"),
         ("rm_init_failed", None, rf"NVRM: GPU (?:at PCI:)?{_PCI}: RmInitAdapter failed! ?\(?(?P<status>[0-9a-fx:]*)"),
+        ("rm_init_failed", None, rf"NVRM: GPU (?:at PCI:)?{_PCI}: rm_init_adapter failed"),
         (
             "rm_init_failed",
             None,
-            r"NVRM: rm_init_adapter(?:\(\d+\))? failed(?: for device bearing minor number (?P<minor>\d+))?",
+            r"NVRM: rm_init_adapter(?:\(\d+\))? failed(?:.* number (?P<minor>\d+))?",
         ),
         ("rm_init_failed", "probe", r"NVRM: The NVIDIA probe routine failed for (?P<devices>\d+) device"),
         (

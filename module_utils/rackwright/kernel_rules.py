@@ -11,12 +11,13 @@ ACTIONS = {
     "stop_workload": "Stop what runs on the GPU.",
     "drain": "Take the node out of service.",
     "drain_p2p": "Stop jobs that use peer-to-peer traffic over this GPU's links; others may go on.",
+    "recover_imex": "Recover the IMEX domain the GPU belongs to; see NVIDIA's IMEX guide.",
     "reset_gpu": "Reset the GPU (nvidia-smi --gpu-reset); with NVSwitches all GPUs of the board together.",
     "restart_node": "Restart the node.",
     "restart_application": "Start the application again; other work on the GPU goes on.",
     "check_application": "Look for the fault in the application (compute-sanitizer), then on another GPU.",
     "look_for_first_xid": "Look at the first Xid on this GPU: this one follows another.",
-    "check_row_remap": "Read the GPU's row remapping: pending takes effect with the reset, a failure means replacement.",
+    "check_row_remap": "Read the GPU's row remapping: pending takes effect with the reset, failed means replace.",
     "check_link": "Read the state and the error counters of the GPU's links.",
     "check_power_cables": "Check the auxiliary power cables and the power supply.",
     "reseat": "Power off, reseat the card and its cables.",
@@ -57,9 +58,9 @@ def judge_sxid(event: Mapping[str, Any]) -> Judgement:
     """Judge an NVSwitch error by the driver's own word: fatal or non-fatal."""
     label = f"SXid {event.get('code')}"
     if event.get("sub") == "fatal" and event.get("code") in _ALWAYS_FATAL:
-        words = ("stop_workload", "drain", "restart_node", "contact_support")
+        cure = ("stop_workload", "drain", "restart_node", "contact_support")
         why = "this NVSwitch error is always fatal to the whole fabric: the host has to be restarted"
-        return result("reboot", steps(*words), label, f"{_FABRIC_GUIDE}, D.6 (codes as in gpud)", why)
+        return result("reboot", steps(*cure), label, f"{_FABRIC_GUIDE}, D.6 (codes as in gpud)", why)
     if event.get("sub") == "fatal":
         words = ("stop_workload", "drain", "reset_gpu", "restart_node", "check_link", "contact_support")
         why = "a fatal NVSwitch error stops the fabric until all GPUs and switches of the board are reset"

@@ -20,7 +20,7 @@ LADDER = ("monitor", "reset", "reboot", "isolate")
 NVIDIA = "NVIDIA Xid catalogue (docs.nvidia.com/deploy/xid-errors), immediate action {immediate}"
 ESCALATION = "gpud, components/accelerator/nvidia/xid: hardware inspection when the same Xid comes back after 2 reboots"
 REBOOTS_BEFORE_ISOLATION = 2  # gpud's default threshold
-RECOVERY = "driver's own recovery action, Xid 154 (values of NVML nvmlDeviceGpuRecoveryAction_t)"
+RECOVERY = "driver's own recovery action, Xid 154 (NVIDIA open kernel module, NV2080_CTRL_GPU_RECOVERY_ACTION)"
 # NVIDIA's catalogue covers these and newer
 _OLD = ("maxwell", "pascal", "volta", "turing")
 
@@ -58,6 +58,7 @@ _RECOVERY: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "node_reboot": ("reboot", ("stop_workload", "drain", "restart_node")),
     "drain_p2p": ("monitor", ("drain_p2p",)),
     "drain_and_reset": ("reset", ("stop_workload", "drain", "reset_gpu")),
+    "recover_imex": ("monitor", ("recover_imex",)),
     "unknown": ("monitor", ("contact_support",)),
 }
 _NVLINK5_FATAL = ("fatal", "link_fatal")
@@ -112,6 +113,8 @@ def _nvlink5(event: Mapping[str, Any], row: Mapping[str, Any], label: str) -> Ju
 
 def _by_bucket(event: Mapping[str, Any], row: Mapping[str, Any], label: str, architecture: str | None) -> Judgement:
     immediate = row["immediate_action"]
+    severity: str | None
+    words: tuple[str, ...]
     if immediate is None:
         severity, words, why = "monitor", ("contact_support",), "NVIDIA publishes no action for this code"
         source = "xids.yml: no published action"
@@ -234,7 +237,8 @@ def _in_company(found: Judgement, events: Sequence[Mapping[str, Any]]) -> None:
         and other.get("boot_id") == event.get("boot_id")
     ]
     if event.get("code") == 45:
-        first = sorted({int(other["code"]) for other in beside} - {45, 154})
+        told = event.get("data", {}).get("caused_by")
+        first = [told] if told else sorted({int(other["code"]) for other in beside} - {45, 154})
         if first:
             found["why"] += f". It follows Xid {', '.join(map(str, first))} on the same GPU"
     elif event.get("code") in (13, 31):

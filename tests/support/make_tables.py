@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generate the Python form of tables for the modules: ``python tests/support/make_tables.py [--check]``.
 
-Only Python files travel with a module to a node, so the columns a module needs are generated from the tables that people
-edit, ``gpus.yml`` and ``xids.yml`` in ``roles/gpu_stack/files/tables``. ``--check`` writes nothing and fails when a
-generated file is stale.
+Only Python files travel with a module to a node, so the columns a module needs are generated from the tables that
+people edit, ``gpus.yml`` and ``xids.yml`` in ``roles/gpu_stack/files/tables``. ``--check`` writes nothing and fails
+when a generated file is stale.
 """
 
 from __future__ import annotations
