@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import verdict_gates
+from . import verdict_gates, verdict_repeat
 from .catalogue_data import GPUS
 from .catalogue_specs import SPECS
 from .errors import InvalidInputError
 from .verdict_record import Evidence
 
-_MAPPINGS = ("facts", "benchmark", "set_aside", "expected", "reboot")
+_MAPPINGS = ("facts", "health", "benchmark", "again", "set_aside", "expected", "reboot", "gates")
 _EXPECTED = ("gpu_count", "torch_version", "driver_version", "stack")
 
 
@@ -22,27 +22,31 @@ def read_evidence(
     gates: Mapping[str, Any],
     extra_gpus: Sequence[Mapping[str, Any]] = (),
     check_mode: bool = False,
+    suites: Sequence[str] | None = None,
 ) -> dict[str, Evidence]:
     """Return the evidence per node, in the order given.
+
+    Args:
+        nodes: per node ``facts``, ``health``, ``benchmark`` and ``again`` (the repetition of some suites) as they were
+            registered, ``set_aside``, ``expected``, ``reboot`` and its own ``gates``; each may be missing.
+        gates: those of all nodes; a node's own ones win.
+        suites: what was asked for, None for a whole proof.
 
     Raises:
         InvalidInputError: a key, a number or a gate that means nothing; judging on would hide the slip.
     """
     if not nodes:
         raise _refuse("option nodes", "there is no node to judge", "Check the host pattern of the run", None)
-    try:
-        verdict_gates.merged(gates)
-    except ValueError as error:
-        raise _refuse("option gates", str(error), "Correct the name of the gate", sorted(gates)) from error
+    _check_gates("option gates", gates)
     catalogue = catalogue_rows(extra_gpus)
     return {
         node: Evidence(
             node=node,
             run_id=run_id,
             catalogue=catalogue,
-            gates=gates,
             check_mode=check_mode,
-            **_fields(node, value),
+            suites=None if suites is None else frozenset(suites),
+            **_fields(node, value, gates, run_id),
         )
         for node, value in nodes.items()
     }
@@ -54,7 +58,14 @@ def catalogue_rows(extra_gpus: Sequence[Mapping[str, Any]] = ()) -> dict[str, Ma
     return {**rows, **{str(row["id"]): row for row in extra_gpus if row.get("id")}}
 
 
-def _fields(node: str, value: Any) -> dict[str, Any]:
+def _check_gates(subject: str, gates: Mapping[str, Any]) -> None:
+    try:
+        verdict_gates.merged(gates)
+    except ValueError as error:
+        raise _refuse(subject, str(error), "Correct prove_gates; docs/verdicts.md lists them", sorted(gates)) from error
+
+
+def _fields(node: str, value: Any, gates: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise _refuse(f"node {node}", "its evidence is not a dictionary", "Give facts and benchmark by name", value)
     unknown = sorted(set(value) - set(_MAPPINGS))
@@ -64,7 +75,20 @@ def _fields(node: str, value: Any) -> dict[str, Any]:
         )
     fields: dict[str, Any] = {key: _mapping(node, key, value.get(key)) for key in _MAPPINGS}
     fields["expected"] = _expected(node, fields["expected"])
+    own = fields["gates"]
+    if own:
+        _check_gates(f"node {node}", own)
+    fields["gates"] = {**gates, **{name: {**(gates.get(name) or {}), **(gate or {})} for name, gate in own.items()}}
+    fields["benchmark"] = _with(fields["benchmark"], fields.pop("again"), run_id)
     return fields
+
+
+def _with(first: Mapping[str, Any], again: Mapping[str, Any], run_id: str) -> Mapping[str, Any]:
+    """The benchmark with its repetition, where that belongs to the same run; one that gave nothing changes nothing."""
+    before, after = first.get("torch_benchmark"), again.get("torch_benchmark")
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping) or after.get("run_id") != run_id:
+        return first
+    return {**first, "torch_benchmark": verdict_repeat.merged(before, after)}
 
 
 def _mapping(node: str, key: str, value: Any) -> Mapping[str, Any]:

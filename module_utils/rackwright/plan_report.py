@@ -224,7 +224,11 @@ def _stale_lines(states: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _proof(entry: Mapping[str, Any] | None) -> str:
-    return f"{entry.get('verdict_text', entry.get('verdict'))}, {entry.get('run_id')}" if entry else "never"
+    return (
+        f"{entry.get('verdict_text', entry.get('verdict'))}, {entry.get('run_id')}"
+        if entry and entry.get("verdict")
+        else "never"
+    )
 
 
 def drift_document(states: Mapping[str, Mapping[str, Any]], path: str) -> dict[str, Any]:

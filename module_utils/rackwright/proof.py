@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a node was when it was last proven, to tell whether the proof still speaks for it. Pure."""
+"""What a node was when it was last proven and benchmarked, to tell whether that still speaks for it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import coherence
+from .verdict_record import dig
+
+#: Verdicts after which a node is not proven again while it stays what it was.
+GOOD = ("pass", "warn", "unattainable")
+_LEVELS = ("quick", "standard", "full")
 
 
 def fingerprint(gpu: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of the fact ``gpu`` must not change between two proofs: situation, driver, what does not fit together
-    (None for nothing), and every GPU's identity.
+    (None for nothing), every GPU's identity, and what its speed is set to.
 
-    Readings that move by themselves (temperature, clocks, memory in use) are left out.
+    Readings that move by themselves (temperature, present clocks, memory in use) are left out.
     """
     driver = gpu.get("driver") or {}
     return {
@@ -23,6 +28,7 @@ def fingerprint(gpu: Mapping[str, Any]) -> dict[str, Any]:
         "library": driver.get("library_version"),
         "coherence": sorted({answer["id"] for answer in coherence.findings(gpu)}) or None,
         "devices": sorted(_device(device) for device in gpu.get("devices") or []),
+        "settings": {str(device.get("uuid")): _settings(device) for device in gpu.get("devices") or []},
     }
 
 
@@ -32,6 +38,12 @@ def _device(device: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in parts if part)
 
 
+def _settings(device: Mapping[str, Any]) -> str:
+    """Power limit, highest clocks, ECC and MIG of a GPU: what makes the same card faster or slower."""
+    paths = ("power.limit_watts", "clocks.max_sm_mhz", "clocks.max_memory_mhz", "ecc.current", "mig.mode")
+    return " ".join(f"{path.rsplit('.', 1)[1]}={dig(device, path)}" for path in paths if dig(device, path) is not None)
+
+
 def due(last: Mapping[str, Any] | None, gpu: Mapping[str, Any]) -> str | None:
     """Return why a node has to be proven again, or None while its last proof holds.
 
@@ -39,16 +51,104 @@ def due(last: Mapping[str, Any] | None, gpu: Mapping[str, Any]) -> str | None:
         last: the node's entry in the record of proofs: ``verdict``, ``run_id``, ``fingerprint``.
         gpu: the fact ``gpu`` of this run.
     """
-    if not last:
+    if not last or not last.get("verdict"):
         return "never proven"
-    if last.get("verdict") not in ("pass", "warn"):
+    if last.get("verdict") not in GOOD:
         return f"the last verdict was {last.get('verdict')} (run {last.get('run_id')})"
-    before, now = last.get("fingerprint") or {}, fingerprint(gpu)
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    return f"{', '.join(changed).replace('_', ' ')} changed since the last proof" if changed else None
+    changed = _changed(last.get("fingerprint") or {}, gpu)
+    return f"{', '.join(changed)} changed since the last proof" if changed else None
 
 
-def entry(document: Mapping[str, Any], gpu: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what is kept of a verdict document until the next proof."""
-    kept = {key: document[key] for key in ("verdict", "verdict_text", "simulated")}
-    return {**kept, "fingerprint": fingerprint(gpu) if gpu else None}
+def _changed(before: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[str]:
+    """What is different, in words. What an older version did not write down yet is no difference."""
+    now = fingerprint(gpu)
+    keys = {key for key in before or now if before.get(key) != now.get(key)}
+    if "settings" in keys:
+        was, settings = before.get("settings") or {}, now["settings"]
+        # GPUs that came or went are a difference of the devices already
+        if not any(was[uuid] != settings[uuid] for uuid in was.keys() & settings.keys()):
+            keys.remove("settings")
+    return sorted(key.replace("_", " ") for key in keys)
+
+
+def benchmark_due(
+    last: Mapping[str, Any] | None, gpu: Mapping[str, Any], torch: str | None, level: str, suites: Sequence[str] | None
+) -> tuple[str | None, Mapping[str, Any]]:
+    """Return why a node has to be benchmarked again, or None and the earlier benchmark that still speaks for it.
+
+    Args:
+        last: the node's entry in the record of proofs.
+        gpu: the fact ``gpu`` of this run.
+        torch: release of torch on the node now, None where it could not be told.
+        level: level that is asked for; a longer one covers it.
+        suites: suites that are asked for, None for those of the level.
+    """
+    kept = (last or {}).get("benchmarks") or {}
+    reason = f"no benchmark of level {level} is recorded"
+    for name in _LEVELS[_LEVELS.index(level) :]:
+        earlier = kept.get(name)
+        if not isinstance(earlier, Mapping):
+            continue
+        why = _benchmark_changed(earlier, gpu, torch, suites)
+        if why is None:
+            return None, earlier
+        reason = why
+    return reason, {}
+
+
+def _benchmark_changed(
+    earlier: Mapping[str, Any], gpu: Mapping[str, Any], torch: str | None, suites: Sequence[str] | None
+) -> str | None:
+    run = f"run {earlier.get('run_id')}"
+    if earlier.get("verdict") not in GOOD:
+        return f"the last verdict was {earlier.get('verdict')} ({run})"
+    changed = _changed(earlier.get("fingerprint") or {}, gpu)
+    if changed:
+        return f"{', '.join(changed)} changed since {run}"
+    if torch is None:
+        return "the release of torch could not be told"
+    if torch != earlier.get("torch"):
+        return f"torch changed from {earlier.get('torch')} to {torch} since {run}"
+    # a run without a list made all suites of its level, and more where a longer level was recorded
+    missing = set(suites or ()) - set(earlier.get("suites") or ()) if suites is not None else set()
+    if missing or (suites is None and not earlier.get("whole")):
+        return f"{', '.join(sorted(missing)) or 'some suites of the level'} not measured in {run}"
+    return None
+
+
+def updated(
+    last: Mapping[str, Any] | None,
+    document: Mapping[str, Any],
+    gpu: Mapping[str, Any] | None,
+    at: str,
+    whole: bool = True,
+) -> dict[str, Any]:
+    """Return a node's entry in the record after a verdict.
+
+    Args:
+        last: its entry before, None when it is new.
+        document: verdict document of this run.
+        gpu: the fact ``gpu`` of this run.
+        at: time of the verdict, UTC as ISO 8601.
+        whole: whether the run asked for all suites of a proof. A part of them proves nothing; that it failed counts.
+    """
+    before = dict(last or {})
+    kept = {key: document[key] for key in ("verdict", "verdict_text", "simulated", "run_id")}
+    mark = fingerprint(gpu) if gpu else None
+    entry = {**before, **kept, "at": at, "fingerprint": mark} if whole or document["verdict"] not in GOOD else before
+    if document["verdict"] not in GOOD:
+        entry.pop("benchmarks", None)  # what failed since does not speak for the node any more
+    measured = document.get("benchmark")
+    if isinstance(measured, Mapping) and measured.get("level") in _LEVELS and mark:
+        entry["benchmarks"] = {
+            **(entry.get("benchmarks") or {}),
+            str(measured["level"]): {
+                **kept,
+                "at": at,
+                "suites": list(measured.get("suites") or []),
+                "whole": whole,
+                "torch": dig(document, "torch.version"),
+                "fingerprint": mark,
+            },
+        }
+    return entry

@@ -6,14 +6,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from . import atomic
 from .errors import InvalidInputError, RackwrightError
-from .text_table import MAX_ROWS, SIMULATED, bullets, table
-from .verdict import FAIL, PASS, counts_text, fleet_document
-from .verdict_record import dig
+from .text_table import MAX_ROWS, SIMULATED, WIDTH, bullets, table
+from .verdict import PASS, VERDICTS, counts_text, fleet_document
+from .verdict_record import UNATTAINABLE, dig
 
 COLUMNS = ("node", "os", "gpus", "driver", "torch", "checks", "verdict")
 #: Columns that give way, widest first, when a row is longer than the terminal; never the verdict or the checks.
@@ -63,9 +64,13 @@ def gpus_text(gpu: Mapping[str, Any] | None) -> str:
 
 
 def table_text(
-    documents: Sequence[Mapping[str, Any]], location: str | None, run_id: str, check_mode: bool = False
+    documents: Sequence[Mapping[str, Any]],
+    location: str | None,
+    run_id: str,
+    check_mode: bool = False,
+    notes: Sequence[str] = (),
 ) -> str:
-    """Return the whole summary: table, reasons of everything that did not pass, where the reports are."""
+    """Return the whole summary: table, reasons of everything that did not pass, notes, where the reports are."""
     rows = [row(document) for document in documents]
     shown = (
         rows
@@ -76,18 +81,28 @@ def table_text(
     lines += table(COLUMNS, shown, _SHRINKABLE, _LEAST)
     if len(shown) < len(rows):
         lines.append(f"... and {len(rows) - len(shown)} more nodes, named in the fleet's report")
-    for document in documents:
-        if document["verdict"] != PASS and any(entry["node"] == document["node"] for entry in shown):
-            lines += ["", f"{document['node']}: {document['verdict_text']}"]
-            lines += bullets(document["reasons"])
-    lines += ["", _totals(documents)]
+    lines += explained(documents, {entry["node"] for entry in shown})
+    lines += ["", totals(documents)]
+    for note in notes:
+        lines += textwrap.wrap(f"Note: {note}", WIDTH, subsequent_indent="  ")
     lines += [f"Reports: {location} (run {run_id})"] if location else ["Reports: none are written in check mode"]
     return "\n".join(lines)
 
 
-def _totals(documents: Sequence[Mapping[str, Any]]) -> str:
+def explained(documents: Sequence[Mapping[str, Any]], shown: Container[str]) -> list[str]:
+    """Return, per node of those shown that did not pass, its verdict and every reason."""
+    lines: list[str] = []
+    for document in documents:
+        if document["verdict"] != PASS and document["node"] in shown:
+            lines += ["", f"{document['node']}: {document['verdict_text']}", *bullets(document["reasons"])]
+    return lines
+
+
+def totals(documents: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many nodes have which verdict, in a sentence."""
     verdicts = [document["verdict"] for document in documents]
-    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in (PASS, "warn", FAIL))
+    named = [name for name in reversed(VERDICTS) if name != UNATTAINABLE or name in verdicts]
+    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in named)
     text = f"{len(verdicts)} node(s): {counts}."
     if any(document["simulated"] for document in documents):
         text += " Simulated GPUs run nothing: their speed is not measured."
@@ -103,14 +118,20 @@ def file_name(node: str) -> str:
     return f"{node}.json"
 
 
-def write_reports(directory: str, run_id: str, documents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def write_reports(
+    directory: str,
+    run_id: str,
+    documents: Mapping[str, Mapping[str, Any]],
+    stragglers: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """Write one file per node below ``directory/run_id`` and then the fleet's file; return the fleet's document.
 
     Each file appears whole or not at all, and the fleet's file, written last, never names a report that is not there.
     """
     names = {node: file_name(node) for node in documents}
     target = os.path.join(directory, file_name(run_id)[: -len(".json")])
-    fleet = fleet_document(documents, run_id, {node: os.path.join(run_id, name) for node, name in names.items()})
+    files = {node: os.path.join(run_id, name) for node, name in names.items()}
+    fleet = fleet_document(documents, run_id, files, stragglers)
     make_directory(target)
     for node, document in documents.items():
         write_json(os.path.join(target, names[node]), document)
@@ -133,11 +154,30 @@ def make_directory(path: str) -> None:
 
 def write_json(path: str, document: Mapping[str, Any]) -> None:
     """Write a document beside its place and move it there: readers see the old file or the new one, whole."""
-    text = json.dumps(document, indent=2, sort_keys=False, allow_nan=False) + "\n"
     try:
-        atomic.replace(path, text.encode("utf-8"), mode=0o644, prefix=".report-")
+        atomic.replace(path, _text(document).encode("utf-8"), mode=0o644, prefix=".report-")
     except OSError as error:
         raise _cannot_write(path, error) from error
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    """One line per entry of a list or dictionary at the top: a check, a result or a node is one line to search and to
+    compare, and the encoder need not indent tens of thousands of values."""
+    parts = []
+    for key, value in document.items():
+        if isinstance(value, Mapping) and value:
+            lines = (f"{json.dumps(str(name))}: {_encode(entry)}" for name, entry in value.items())
+            text = "{\n    " + ",\n    ".join(lines) + "\n  }"
+        elif isinstance(value, (list, tuple)) and value:
+            text = "[\n    " + ",\n    ".join(map(_encode, value)) + "\n  ]"
+        else:
+            text = _encode(value)
+        parts.append(f"  {json.dumps(str(key))}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _encode(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
 
 
 def _cannot_write(path: str, error: OSError) -> ReportError:
@@ -176,5 +216,5 @@ def read_proofs(path: str | None) -> dict[str, Any]:
 def record_proofs(directory: str, run_id: str, proven: Mapping[str, Mapping[str, Any]]) -> None:
     """Add the proofs of one run to the record; nodes that were not proven in it keep theirs."""
     path = proofs_path(directory)
-    nodes = {**read_proofs(path), **{node: {**entry, "run_id": run_id} for node, entry in proven.items()}}
+    nodes = {**read_proofs(path), **{node: {"run_id": run_id, **entry} for node, entry in proven.items()}}
     write_json(path, {"schema": 1, "kind": "rackwright-proofs", "nodes": dict(sorted(nodes.items()))})

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import verdict_gates as gates
-from .measure import NOTABLE_SPREAD, is_measurement
-from .verdict_gpu import device_name
+from .measure import is_measurement
 from .verdict_record import (
     FAIL,
     NOT_APPLICABLE,
@@ -20,15 +19,15 @@ from .verdict_record import (
     Evidence,
     check,
     dig,
-    part,
 )
+from .verdict_results import AGAIN, NO_SLICE, gpu_subjects, is_sliced, judged, of, shown
 
-_AGAIN = "Run the proof again and read what torch_benchmark reports for this node."
 _INSTALL = "Run the role pytorch again."
 #: The square acceptance shape; other sizes are reported beside it.
 _GATE_SIZE = 8192
-_NO_SLICE = "MIG is enabled: CUDA gives a process one instance of the node at most, and it was none of this card"
 _SUITES = ("gemm", "memory")
+#: Of several data types the gates hold for the first of these that the card was measured with.
+_PRIMARY = ("bfloat16", "float16", "float32")
 #: Event reasons that are faults, with the fraction of the time that warns and that fails.
 _THROTTLE_LIMITS = {
     "hw_slowdown": (0.01, 0.01),
@@ -54,7 +53,7 @@ def torch_checks(evidence: Evidence) -> list[Check]:
     missing = _no_document(evidence)
     if missing is not None:
         return [missing]
-    return [_import(evidence), *_build(evidence), *_kernels(evidence)]
+    return [_import(evidence), *_build(evidence), *(_kernels(evidence) if evidence.wants("kernel") else [])]
 
 
 def _no_document(evidence: Evidence) -> Check | None:
@@ -66,14 +65,14 @@ def _no_document(evidence: Evidence) -> Check | None:
         return check("torch.import", NOT_MEASURED, "node", reason=reason)
     if result.get("failed"):
         reason = f"no proof: torch_benchmark failed: {' '.join(str(result.get('msg') or 'no message').split())}"
-        return check("torch.import", FAIL, "node", reason=reason, next_step=result.get("hint") or _AGAIN)
+        return check("torch.import", FAIL, "node", reason=reason, next_step=result.get("hint") or AGAIN)
     document = result.get("torch_benchmark")
     if isinstance(document, Mapping):
         found = document.get("run_id")
         reason = f"no proof: the benchmark belongs to run {found}, not to {evidence.run_id}"
-        return check("torch.import", FAIL, "node", observed=found, reason=reason, next_step=_AGAIN)
+        return check("torch.import", FAIL, "node", observed=found, reason=reason, next_step=AGAIN)
     reason = "no proof: no benchmark was registered for this node in this run"
-    return check("torch.import", FAIL, "node", reason=reason, next_step=_AGAIN)
+    return check("torch.import", FAIL, "node", reason=reason, next_step=AGAIN)
 
 
 def _import(evidence: Evidence) -> Check:
@@ -112,10 +111,10 @@ def _build(evidence: Evidence) -> list[Check]:
 
 
 def _kernels(evidence: Evidence) -> list[Check]:
-    launched = {str(entry.get("device")): entry for entry in results(evidence) if entry.get("suite") == "kernel"}
+    launched = {str(entry.get("device")): entry for entry in evidence.results if entry.get("suite") == "kernel"}
     if evidence.has_real_gpus:
         pairs = zip(gpu_subjects(evidence), evidence.answering)
-        return [_kernel(launched.get(key or ""), name, _sliced(device)) for (key, name), device in pairs]
+        return [_kernel(launched.get(key or ""), name, is_sliced(device)) for (key, name), device in pairs]
     checks = [_kernel(launched.get("cpu"), "cpu")]
     if evidence.simulated:
         checks.append(check("torch.kernel", NOT_APPLICABLE, "gpu", reason=SIMULATED_REASON))
@@ -124,10 +123,10 @@ def _kernels(evidence: Evidence) -> list[Check]:
 
 def _kernel(result: Mapping[str, Any] | None, subject: str, sliced: bool = False) -> Check:
     if result is None and sliced:
-        return check("torch.kernel", NOT_MEASURED, subject, reason=_NO_SLICE)
+        return check("torch.kernel", NOT_MEASURED, subject, reason=NO_SLICE)
     if result is None:
         reason = "no proof: no kernel was launched on this device"
-        return check("torch.kernel", FAIL, subject, reason=reason, next_step=_AGAIN)
+        return check("torch.kernel", FAIL, subject, reason=reason, next_step=AGAIN)
     if result.get("value") != 0:
         reason = f"{result.get('value')} elements of the answer are wrong"
         step = "Take the device out of service and run the vendor's field diagnostics."
@@ -137,49 +136,12 @@ def _kernel(result: Mapping[str, Any] | None, subject: str, sliced: bool = False
     return check("torch.kernel", PASS, subject, observed=0, expected=0)
 
 
-def results(evidence: Evidence) -> list[Mapping[str, Any]]:
-    """Return the well-formed results of this run's benchmark."""
-    value = dig(evidence.measured, "results")
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
-
-
-def gpu_subjects(evidence: Evidence) -> list[tuple[str | None, str]]:
-    """Return, per answering GPU of the facts, torch's name for it (None where torch has none) and its name in checks.
-
-    Matched by UUID, its own or of one of its MIG instances; where torch gives none, by position, which is right as long
-    as torch sees all of them.
-    """
-    seen = part(evidence.measured, "devices")
-    by_uuid = {_bare(info["uuid"]): key for key, info in seen.items() if isinstance(info, Mapping) and info.get("uuid")}
-    pairs: list[tuple[str | None, str]] = []
-    for position, device in enumerate(evidence.answering):
-        positional = f"cuda:{position}" if not by_uuid and f"cuda:{position}" in seen else None
-        found = [by_uuid[uuid] for uuid in _uuids(device) if uuid in by_uuid]
-        pairs.append((found[0] if found else positional, device_name(device)))
-    return pairs
-
-
-def _bare(uuid: Any) -> str:
-    """A UUID without the ``GPU-`` or ``MIG-`` in front: torch gives the number alone, of whichever of the two it is."""
-    return str(uuid).partition("-")[2] if str(uuid).startswith(("GPU-", "MIG-")) else str(uuid)
-
-
-def _uuids(device: Mapping[str, Any]) -> list[str]:
-    instances = dig(device, "mig.instances")
-    parts = [entry for entry in instances if isinstance(entry, Mapping)] if isinstance(instances, list) else []
-    return [_bare(entry.get("uuid")) for entry in (device, *parts)]
-
-
-def _sliced(device: Mapping[str, Any]) -> bool:
-    return dig(device, "mig.mode") == "enabled"
-
-
 def number_checks(evidence: Evidence) -> list[Check]:
     """Judge that the numbers are there and finite and, on real GPUs, how they compare with the catalogue."""
     if evidence.measured is None:
         return []
     checks: list[Check] = []
-    for suite in _SUITES:
+    for suite in filter(evidence.wants, _SUITES):
         if evidence.has_real_gpus:
             pairs = zip(gpu_subjects(evidence), evidence.answering)
             checks += [_gpu_number(evidence, suite, key, subject, device) for (key, subject), device in pairs]
@@ -190,84 +152,57 @@ def number_checks(evidence: Evidence) -> list[Check]:
     return checks
 
 
-def _of(evidence: Evidence, suite: str, device: str | None) -> list[Mapping[str, Any]]:
-    return [entry for entry in results(evidence) if entry.get("suite") == suite and entry.get("device") == device]
-
-
 def _unusable(check_id: str, subject: str, found: Sequence[Mapping[str, Any]]) -> Check | None:
     if not found:
-        return check(check_id, FAIL, subject, reason="no proof: nothing was measured", next_step=_AGAIN)
+        return check(check_id, FAIL, subject, reason="no proof: nothing was measured", next_step=AGAIN)
     broken = [str(entry.get("name")) for entry in found if not is_measurement(entry)]
     if broken:
         reason = f"no proof: {', '.join(broken)} is not a finite number above zero"
-        return check(check_id, FAIL, subject, reason=reason, next_step=_AGAIN)
+        return check(check_id, FAIL, subject, reason=reason, next_step=AGAIN)
     return None
 
 
 def _cpu_number(evidence: Evidence, suite: str) -> Check:
-    check_id, found = f"benchmark.{suite}", _of(evidence, suite, "cpu")
+    check_id, found = f"benchmark.{suite}", of(evidence, suite, "cpu")
     unusable = _unusable(check_id, "cpu", found)
     if unusable is not None:
         return unusable
     reason = "measured on the CPU: compared with no catalogue"
-    return check(check_id, PASS, "cpu", observed=_shown(found), reason=reason)
+    return check(check_id, PASS, "cpu", observed=shown(found), reason=reason)
 
 
 def _gpu_number(evidence: Evidence, suite: str, key: str | None, subject: str, device: Mapping[str, Any]) -> Check:
-    check_id, found = f"benchmark.{suite}", _of(evidence, suite, key)
-    if _sliced(device) and not found:
-        return check(check_id, NOT_MEASURED, subject, reason=_NO_SLICE)
+    check_id, found = f"benchmark.{suite}", of(evidence, suite, key)
+    if is_sliced(device) and not found:
+        return check(check_id, NOT_MEASURED, subject, reason=NO_SLICE)
     unusable = _unusable(check_id, subject, found)
     if unusable is not None:
         return unusable
-    if _sliced(device):
+    if is_sliced(device):
         reason = "measured, not judged: one MIG instance is a part of the card"
-        return check(check_id, PASS, subject, observed=_shown(found), reason=reason)
+        return check(check_id, PASS, subject, observed=shown(found), reason=reason)
     row = evidence.catalogue.get(str(device.get("catalogue_id")))
     if row is None:
         reason = "measured, not judged: the card is not in the catalogue"
-        return check(check_id, PASS, subject, observed=_shown(found), reason=reason)
+        return check(check_id, PASS, subject, observed=shown(found), reason=reason)
     result = _acceptance_shape(found)
     gate_name = gates.gemm_gate(row) if suite == "gemm" else gates.memory_gate(row, dig(device, "ecc.current"))
     peak = gates.peak_tflops(row, str(result.get("dtype"))) if suite == "gemm" else row.get("memory_bandwidth_gbps")
     if gate_name is None or not peak:
         reason = "measured, not judged: the catalogue has no peak for it that it could be held to"
-        return check(check_id, PASS, subject, observed=_shown(found), reason=reason)
-    return _judged(check_id, subject, result, float(peak), gate_name, evidence)
-
-
-def _judged(
-    check_id: str, subject: str, result: Mapping[str, Any], peak: float, gate_name: str, evidence: Evidence
-) -> Check:
-    gate = gates.merged(evidence.gates)[gate_name]
-    fraction = float(result["value"]) / peak
-    observed = {**_shown([result])[0], "fraction_of_peak": round(fraction, 4), "level": result.get("level")}
-    expected = {"peak": peak, "gate": gate_name, **gate, "calibrated": gates.CALIBRATED}
-    step = gates.step_for(fraction, gate)
-    note = f"{fraction:.0%} of the catalogue's {peak:g} {result.get('unit')}"
-    if step == "pass":
-        return check(check_id, PASS, subject, observed=observed, expected=expected, reason=note + _spread_note(result))
-    reason = f"{note}, below {gate[step]:.0%} (gate {gate_name}, not calibrated){_spread_note(result)}"
-    advice = "Read clocks and throttle beside the number: power cap, heat and a narrow link come before a bad card."
-    status = FAIL if step == "fail" else WARN
-    return check(check_id, status, subject, observed=observed, expected=expected, reason=reason, next_step=advice)
+        return check(check_id, PASS, subject, observed=shown(found), reason=reason)
+    return judged(check_id, subject, result, (float(peak), "the catalogue's"), gate_name, evidence)
 
 
 def _acceptance_shape(found: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the result that is judged: the acceptance shape, else the largest; of the memory suite the copy."""
+    """Return the result that is judged: of gemm the primary data type at the acceptance shape, else at the largest; of
+    the memory suite the copy."""
+    ranks = [_PRIMARY.index(str(entry.get("dtype"))) for entry in found if entry.get("dtype") in _PRIMARY]
+    primary = [entry for entry in found if entry.get("dtype") == _PRIMARY[min(ranks)]] if ranks else list(found)
     exact = [
-        entry for entry in found if (entry.get("shape") or [0])[0] == _GATE_SIZE or "copy" in str(entry.get("name"))
+        entry for entry in primary if (entry.get("shape") or [0])[0] == _GATE_SIZE or "copy" in str(entry.get("name"))
     ]
-    return exact[0] if exact else max(found, key=lambda entry: (entry.get("shape") or [0])[0])
-
-
-def _shown(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: entry.get(key) for key in ("name", "value", "unit", "spread")} for entry in found]
-
-
-def _spread_note(result: Mapping[str, Any]) -> str:
-    spread = float(result.get("spread") or 0.0)
-    return f"; rounds differ by {spread:.0%}, a sign of a power cap or heat" if spread > NOTABLE_SPREAD else ""
+    return exact[0] if exact else max(primary, key=lambda entry: (entry.get("shape") or [0])[0])
 
 
 def throttle_checks(evidence: Evidence) -> list[Check]:
@@ -278,8 +213,10 @@ def throttle_checks(evidence: Evidence) -> list[Check]:
 
 
 def _throttle(evidence: Evidence, key: str, subject: str) -> Check:
-    timed = [entry for suite in _SUITES for entry in _of(evidence, suite, key)]
-    records = [entry["throttle"] for entry in timed if isinstance(entry.get("throttle"), Mapping)]
+    timed = [entry for entry in evidence.by_device.get(key, []) if entry.get("suite") != "kernel"]
+    # heat is never measured away: what was active in a measurement that did not count is judged as well
+    every = [*timed, *(attempt for entry in timed for attempt in entry.get("attempts") or [])]
+    records = [entry["throttle"] for entry in every if isinstance(entry.get("throttle"), Mapping)]
     if not records:
         reason = next((str(dig(entry, "missing.throttle")) for entry in timed), "nothing was measured")
         return check("benchmark.throttle", NOT_MEASURED, subject, reason=reason)
@@ -319,4 +256,5 @@ def digest(evidence: Evidence) -> dict[str, Any] | None:
     if evidence.measured is None:
         return None
     keys = ("level", "suites", "seed", "device_kind", "devices", "results", "errors", "python")
-    return {**{key: evidence.measured.get(key) for key in keys}, "calibrated": gates.CALIBRATED}
+    more = {key: evidence.measured[key] for key in ("not_applicable", "repeated") if evidence.measured.get(key)}
+    return {**{key: evidence.measured.get(key) for key in keys}, **more, "calibrated": gates.CALIBRATED}

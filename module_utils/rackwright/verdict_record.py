@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from . import verdict_gates
+
 PASS = "pass"
 WARN = "warn"
 FAIL = "fail"
+#: The wish exceeds the physics of the card: no fault of the node, and no pass either.
+UNATTAINABLE = "unattainable"
 NOT_MEASURED = "not_measured"
 NOT_APPLICABLE = "not_applicable"
-STATUSES = (PASS, WARN, FAIL, NOT_MEASURED, NOT_APPLICABLE)
+STATUSES = (PASS, WARN, UNATTAINABLE, FAIL, NOT_MEASURED, NOT_APPLICABLE)
 
 Check = dict[str, Any]
 
@@ -65,20 +69,32 @@ def part(record: Any, path: str) -> Mapping[str, Any]:
 class Evidence:
     """What one run registered about one node.
 
-    ``facts`` and ``benchmark`` are the registered results of gpu_facts and torch_benchmark in this run, never a cache.
-    ``set_aside`` is the role failure that took the node out of the run, ``expected`` what the inventory demands.
+    ``facts``, ``health`` and ``benchmark`` are the registered results of gpu_facts, gpu_health and torch_benchmark in
+    this run, never a cache. ``set_aside`` is the role failure that took the node out of the run, ``expected`` what the
+    inventory demands, ``suites`` what of a proof was asked for, None for all of it.
     """
 
     node: str
     run_id: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    health: Mapping[str, Any] = field(default_factory=dict)
     benchmark: Mapping[str, Any] = field(default_factory=dict)
     set_aside: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, Any] = field(default_factory=dict)
     reboot: Mapping[str, Any] = field(default_factory=dict)
     catalogue: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     gates: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    suites: frozenset[str] | None = None
     check_mode: bool = False
+
+    def wants(self, suite: str) -> bool:
+        """True when a suite belongs to what was asked of this node."""
+        return self.suites is None or suite in self.suites
+
+    @cached_property
+    def limits(self) -> Mapping[str, Mapping[str, float | None]]:
+        """The gates of this node: the built-in ones with its own over them."""
+        return verdict_gates.merged(self.gates)
 
     @cached_property
     def gpu(self) -> Mapping[str, Any] | None:
@@ -93,6 +109,26 @@ class Evidence:
         if not isinstance(value, Mapping) or value.get("run_id") != self.run_id:
             return None
         return value
+
+    @cached_property
+    def health_document(self) -> Mapping[str, Any] | None:
+        """What gpu_health returned in this run."""
+        value = self.health.get("gpu_health")
+        return value if isinstance(value, Mapping) and isinstance(value.get("checks"), list) else None
+
+    @cached_property
+    def results(self) -> list[Mapping[str, Any]]:
+        """The well-formed results of this run's benchmark."""
+        value = dig(self.measured, "results")
+        return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+    @cached_property
+    def by_device(self) -> dict[str, list[Mapping[str, Any]]]:
+        """The results by torch's name of the device."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in self.results:
+            found.setdefault(str(entry.get("device")), []).append(entry)
+        return found
 
     @property
     def simulated(self) -> bool:
@@ -133,8 +169,9 @@ class Evidence:
             return self._unreachable(self.facts)
         if self.set_aside:
             return self._set_aside()
-        if self.benchmark.get("unreachable"):
-            return self._unreachable(self.benchmark)
+        for result in (self.health, self.benchmark):
+            if result.get("unreachable"):
+                return self._unreachable(result)
         if self.facts.get("failed"):
             return self._no_proof(f"gpu_facts failed: {_message(self.facts)}", "Repair what it names, then run again.")
         if not self.facts:

@@ -30,7 +30,7 @@ NODES = {
 def judged(directory: Path, nodes: dict[str, Any] = NODES, check: bool = False, run_id: str = RUN) -> dict[str, Any]:
     """Judge as the action plugin does; a refusal comes back as the result a user sees."""
     try:
-        return fleet_judge.judge_run(nodes, run_id, str(directory), {}, check_mode=check)
+        return fleet_judge.judge_run(nodes, fleet_judge.Options(run_id, str(directory), check_mode=check))
     except RackwrightError as error:
         return {"failed": True, **error.to_result()}
 
@@ -42,7 +42,7 @@ def test_reports_of_a_run(tmp_path: Path) -> None:
     assert not set(result) & {"nodes", "evidence"}, "the evidence must not travel back"
     fleet = json.loads((tmp_path / "reports/fleet.json").read_text())
     jsonschema.validate(fleet, SCHEMA)
-    assert (fleet["verdict"], fleet["summary"]) == ("fail", {"pass": 2, "warn": 0, "fail": 1})
+    assert (fleet["verdict"], fleet["summary"]) == ("fail", {"pass": 2, "warn": 0, "unattainable": 0, "fail": 1})
     assert fleet["nodes"]["gpu-a"]["verdict_text"] == "pass (simulated)"
     for node, entry in fleet["nodes"].items():
         document = json.loads((tmp_path / "reports" / entry["report"]).read_text())
