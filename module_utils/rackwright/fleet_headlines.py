@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers of a benchmark that are worth keeping beside a node. Pure: a report in, a few results out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .ages import parse_time
+
+#: answers, not speeds: a verdict judges them, a graph of them shows nothing
+_NO_SPEED = ("import", "kernel", "correctness")
+#: suites with a result per operating point, and how the name of their summary begins
+_SUMMARIES = {"llm_inference": "llm_goal_"}
+_SMALLER_IS_BETTER = ("s", "ms")
+_KEYS = ("device", "suite", "name", "dtype", "level", "unit", "value", "spread")
+
+
+def headlines(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return run, time, level, torch and the headline results of a verdict document; None where it has no benchmark.
+
+    Several results of one name on one device (pairs of GPUs, both directions) are told by the worst of them.
+    """
+    benchmark = report.get("benchmark")
+    if not isinstance(benchmark, Mapping):
+        return None
+    devices = benchmark.get("devices") or {}
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for result in benchmark.get("results") or []:
+        if not isinstance(result, Mapping) or not _wanted(result):
+            continue
+        entry = {key: result.get(key) for key in _KEYS}
+        entry["uuid"] = (devices.get(str(result.get("device"))) or {}).get("uuid")
+        key = tuple(entry[name] for name in ("device", "suite", "name", "dtype", "unit"))
+        kept[key] = _worse(kept[key], entry) if key in kept else entry
+    moment = parse_time(report.get("run_id"))
+    return {
+        "run_id": report.get("run_id"),
+        "at": moment.isoformat(timespec="seconds") if moment else None,
+        "level": benchmark.get("level"),
+        "torch": (report.get("torch") or {}).get("version"),
+        "results": list(kept.values()),
+    }
+
+
+def _wanted(result: Mapping[str, Any]) -> bool:
+    value, suite = result.get("value"), str(result.get("suite"))
+    if suite in _NO_SPEED or isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return False
+    if (result.get("details") or {}).get("state", "measured") != "measured":
+        return False  # what did not fit into the memory has no speed
+    return str(result.get("name")).startswith(_SUMMARIES.get(suite, ""))
+
+
+def _worse(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    if one["unit"] in _SMALLER_IS_BETTER:
+        return max(one, other, key=lambda entry: entry["value"])
+    return min(one, other, key=lambda entry: entry["value"])
