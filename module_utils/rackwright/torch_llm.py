@@ -14,6 +14,7 @@ from . import llm_goal, llm_metrics, llm_model, llm_workloads
 from .llm_decode import PREFILL_TOKENS, Decoder, is_out_of_memory
 from .llm_goal import Goal
 from .llm_measure import LABEL, Session, measure_point, memory_now, release
+from .llm_quant import quantised_points
 from .llm_workloads import Workload
 from .torch_bench import Bench, NotEnoughMemoryError, single
 
@@ -27,7 +28,7 @@ _CPU = "a CPU is measured to see that everything works, not to be judged"
 
 
 def llm_inference_suite(bench: Bench) -> Iterator[dict[str, Any]]:
-    """Yield one result per operating point and, last, what they say of the goal.
+    """Yield one result per operating point, what they say of the goal, and last the points of 8-bit weights.
 
     Raises:
         InvalidInputError: options name an unknown workload or goal.
@@ -48,9 +49,11 @@ def llm_inference_suite(bench: Bench) -> Iterator[dict[str, Any]]:
         for result in sweep(session, most, goal, started + llm_workloads.EFFORT[bench.level_name].budget_s):
             points.append(result["details"])
             yield result
+        session.model = None  # what follows needs its memory
     if bench.peak is None and bench.on_gpu and bound["reason"]:
         bound = {**bound, "reason": bench.peak_missing or bound["reason"]}
     yield goal_result(bench, workload, dtype, goal, bound, points)
+    yield from quantised_points(Session(bench, None, workload, dtype, weights, peaks), points)
 
 
 def open_session(bench: Bench, workload: Workload, dtype: str) -> Session:
