@@ -8,10 +8,12 @@ DOCUMENTATION = r"""
 module: torch_benchmark
 short_description: Prove that torch works on a node and measure its devices
 description:
-  - Imports torch with the interpreter of the node's own environment, launches a kernel whose exact answer is known
-    on every visible GPU, and measures matrix products and memory bandwidth.
-  - Every device is measured in a child process of its own, with a hard time limit. A device that hangs, crashes or runs
-    out of memory is an entry in RV(torch_benchmark.errors); what the other devices gave is kept.
+  - Imports torch with the interpreter of the node's own environment, proves on every visible GPU that it computes the
+    exact answer, and measures matrix products, memory, links, sustained load and language models.
+  - All GPUs are measured at the same time, each in a child process of its own with a hard time limit. A device that
+    hangs, crashes or runs out of memory is an entry in RV(torch_benchmark.errors); what the others gave is kept.
+  - What a device does not have, for example fp8 on an older card or a second GPU, is an entry in
+    RV(torch_benchmark.not_applicable), never a result.
   - On a node where torch sees no GPU the CPU is measured with the same result format. Such results carry C(device=cpu)
     and are never to be compared with a GPU's catalogue.
   - Changes nothing on the node, so C(changed) is always false.
@@ -25,12 +27,16 @@ options:
     description:
       - V(import) tells version, CUDA build, architectures and cuDNN of torch, and how long the import took.
       - V(kernel) launches kernels whose exact answer is known.
-      - V(gemm) measures matrix products, V(memory) copies in device memory.
+      - V(gemm) measures matrix products in every data type the device has matrix units for.
+      - V(memory) copies, reads and adds in device memory.
+      - V(correctness) repeats large products whose exact answer is known, to find silent data corruption.
+      - V(pcie) copies between pinned host memory and each GPU, V(p2p) between every two GPUs.
+      - V(burn) loads all GPUs at once and nearly all of their memory, and names the slowest.
       - V(llm_inference) and V(llm_training) run a language model of random weights.
       - By default the suites of the O(level).
     type: list
     elements: str
-    choices: [import, kernel, gemm, memory, llm_inference, llm_training]
+    choices: [import, kernel, gemm, memory, correctness, pcie, p2p, burn, llm_inference, llm_training]
   devices:
     description:
       - V(auto) is every visible GPU, or the CPU where torch sees none. V(cuda) is every visible GPU, and an error entry
@@ -40,12 +46,17 @@ options:
     default: [auto]
   level:
     description:
-      - V(quick) takes seconds per device and tells whether the device works and is about as fast as its kind.
-      - V(standard) heats a GPU for half a minute before each measurement, so that its number is a sustained one.
-      - V(full) runs everything, and longer.
+      - V(quick) takes a minute at most per node, with eight GPUs too. It tells whether each device works and is about as
+        fast as its kind. Suites are C(import), C(kernel), C(gemm), C(memory), C(correctness), C(pcie).
+      - V(standard) takes ten minutes at most per node. It heats each GPU for half a minute first, so that its numbers are
+        sustained ones, and runs all suites.
+      - V(full) runs all suites, with more shapes and longer; expect an hour with several GPUs.
     type: str
     choices: [quick, standard, full]
     default: quick
+  burn_seconds:
+    description: Seconds of the suite V(burn). By default 10 at the level V(quick), 60 at V(standard), 300 at V(full).
+    type: float
   llm_workload:
     description:
       - Name of the model shape of the suites V(llm_inference) and V(llm_training).
@@ -68,15 +79,19 @@ options:
         type: float
         default: 0.8
   timeout:
-    description: Seconds after which the process that measures a device is killed.
+    description:
+      - Seconds after which a process that measures a device is killed. It counts for each of the phases (devices apart,
+        pairs of GPUs, burn, training on all GPUs) anew.
+      - By default 300 at the level V(quick), 900 at V(standard), 3600 at V(full).
     type: int
-    default: 300
   seed:
     description: Seed of the random data, so that two runs multiply the same matrices.
     type: int
     default: 20240229
   allow_busy:
-    description: Measure a GPU that other processes use. Otherwise it is an error entry with reason C(busy).
+    description:
+      - Measure a GPU that other processes use. Otherwise it is an error entry with reason C(busy), or C(not_idle) where
+        something still runs on it ten seconds after the suite before has ended.
     type: bool
     default: false
   run_id:
@@ -147,20 +162,26 @@ torch_benchmark:
       type: dict
     results:
       description:
-        - One entry per measurement with C(suite), C(name), C(unit) (TFLOP/s, decimal GB/s, s), C(device), C(dtype),
-          C(shape), C(samples).
+        - One entry per measurement with C(suite), C(name), C(unit) (TFLOP/s, for int8 TOP/s; decimal GB/s; s; wrong
+          elements), C(device) (V(node) for what several GPUs give together), C(dtype), C(shape), C(samples).
         - C(value) is the C(median); C(p5), C(p95), C(min), C(max) are of the same unit.
         - C(spread) is (p95 - p5) / median.
-        - C(clocks) has SM and memory clock in MHz, power in W and temperature in degrees Celsius before, during and
-          after; C(throttle) the fraction of the time each event reason was active. On a CPU both are null.
+        - C(clocks) has SM and memory clock in MHz, power in W, temperature in degrees Celsius and the used memory in bytes
+          before, during and after; C(throttle) the fraction of the time each event reason was active. On a CPU both are
+          null.
+        - C(details) has what only one suite gives; docs/benchmarks.md names it.
       type: list
       elements: dict
     errors:
       description: One entry per device that failed, with C(device), C(suite), C(reason), C(detail), C(next_step).
       type: list
       elements: dict
+    not_applicable:
+      description: One entry per thing a device or this torch does not have, with C(suite), C(device), C(reason), C(dtype).
+      type: list
+      elements: dict
 plan:
-  description: Interpreter, devices, suites and estimated seconds.
+  description: Interpreter, devices, suites and C(estimated_s), the seconds for the whole node.
   returned: in check mode
   type: dict
 """
@@ -172,7 +193,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.respawn import has_respawned, respawn_module
 
-from ansible.module_utils.rackwright import benchmark, benchmark_plan
+from ansible.module_utils.rackwright import benchmark, benchmark_levels, benchmark_plan
 from ansible.module_utils.rackwright.errors import MissingError, RackwrightError
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -180,10 +201,11 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "suites": {"type": "list", "elements": "str", "choices": list(benchmark_plan.SUITES)},
     "devices": {"type": "list", "elements": "str", "default": ["auto"]},
     "level": {"type": "str", "choices": list(benchmark_plan.LEVELS), "default": "quick"},
-    "timeout": {"type": "int", "default": 300},
+    "timeout": {"type": "int"},
     "seed": {"type": "int", "default": 20_240_229},
     "allow_busy": {"type": "bool", "default": False},
     "run_id": {"type": "str"},
+    "burn_seconds": {"type": "float"},
     "llm_workload": {"type": "str"},
     "llm_goal": {
         "type": "dict",
@@ -195,7 +217,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     },
 }
 #: What only one suite looks at; it travels as it is.
-_SUITE_OPTIONS = ("llm_workload", "llm_goal")
+_SUITE_OPTIONS = ("burn_seconds", "llm_workload", "llm_goal")
 
 
 def main() -> None:
@@ -212,7 +234,7 @@ def main() -> None:
         request = _request(module, python)
         if module.check_mode:
             plan = benchmark.plan(request)
-            module.exit_json(skipped=True, changed=False, msg="Check mode: nothing was measured.", plan=plan)
+            module.exit_json(skipped=True, changed=False, msg=_planned(plan), plan=plan)
         document = benchmark.run(request)
     except RackwrightError as error:
         module.fail_json(**error.to_result())
@@ -253,7 +275,7 @@ def _request(module: AnsibleModule, python: str) -> benchmark.Request:
         suites=_suites(module),
         devices=tuple(params["devices"]),
         level=params["level"],
-        timeout=float(params["timeout"]),
+        timeout=float(params["timeout"] or benchmark_levels.CUDA_LEVELS[params["level"]].timeout_s),
         seed=params["seed"],
         allow_busy=params["allow_busy"],
         options={name: params[name] for name in _SUITE_OPTIONS if params[name] is not None},
@@ -270,6 +292,11 @@ def _suites(module: AnsibleModule) -> tuple[str, ...]:
 def _plan_without(module: AnsibleModule, python: str) -> dict[str, Any]:
     params = module.params
     return benchmark_plan.build_plan(_suites(module), params["level"], [], python, params["seed"], _absent(python))
+
+
+def _planned(plan: dict[str, Any]) -> str:
+    devices = ", ".join(entry["device"] for entry in plan["devices"]) or "no device"
+    return f"Check mode: nothing was measured. It would take about {plan['estimated_s'] or 0} s on {devices}."
 
 
 def _absent(python: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the benchmark: one killable child process per device, and whatever happens to one of them becomes data."""
+"""Run the benchmark: a killable child process per device, and whatever happens to one of them becomes data."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import benchmark_plan, torch_runner
+from .benchmark_node import burn_summary, checksum_errors
 from .child import ChildResult, run_in_child
+from .child_group import run_group
 from .errors import MissingError, ProbeError, RackwrightError, TimedOutError
 from .sysfs import read_operating_system
 
 SCHEMA = 1
 
 Runner = Callable[[Callable[..., Any], Sequence[Any], float], ChildResult]
+GroupRunner = Callable[[Callable[[Any], Any], Sequence[Any], float], list[ChildResult]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class _Record:
     info: dict[str, Any] | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    not_applicable: list[dict[str, Any]] = field(default_factory=list)
     started: str | None = None
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -57,35 +61,86 @@ class _Record:
             self.results.append(line["result"])
         if "error" in line:
             self.errors.append(line["error"])
+        if "not_applicable" in line:
+            self.not_applicable.append(line["not_applicable"])
 
 
 def plan(request: Request, runner: Runner = run_in_child) -> dict[str, Any]:
     """Return what :func:`run` would do; imports torch in a child to list the devices, measures nothing."""
-    _, record = _run_child(runner, torch_runner.run_first, request, plan_only=True)
-    return benchmark_plan.build_plan(request.suites, request.level, record.devices, request.python, request.seed)
+    _, record = _first(runner, request, plan_only=True)
+    asked = request.options.get("burn_seconds")
+    return benchmark_plan.build_plan(
+        request.suites, request.level, record.devices, request.python, request.seed, burn_s=asked
+    )
 
 
-def run(request: Request, runner: Runner = run_in_child) -> dict[str, Any]:
+def run(request: Request, runner: Runner = run_in_child, group: GroupRunner = run_group) -> dict[str, Any]:
     """Run the suites on every device and return the result document.
 
     Raises:
         RackwrightError: torch could not be imported, so there is nothing to say about any device.
     """
-    outcome, first = _run_child(runner, torch_runner.run_first, request)
+    outcome, first = _first(runner, request)
     assert first.torch is not None
     document = _document(request, first)
-    if first.devices == ["cpu"] and not first.unknown:
-        _merge(document, "cpu", outcome, first, request)
-        return document
     if first.devices == ["cpu"]:
         _merge(document, "cpu", outcome, first, request)
     else:
         document["results"] += first.results
-        for device in first.devices:
-            outcome, record = _supervised(runner, torch_runner.run_device, request, device=device, peers=first.devices)
-            _merge(document, device, outcome, record, request)
+        if "cpu" in first.devices:
+            _run_group(document, group, request, ["cpu"], tuple(request.suites))
+        _run_gpus(document, group, request, [device for device in first.devices if device != "cpu"])
     document["errors"] += [_absent(name, first.torch) for name in first.unknown]
     return document
+
+
+def _run_gpus(document: dict[str, Any], group: GroupRunner, request: Request, devices: list[str]) -> None:
+    """Run the phases one after the other on the GPUs that are left; one that hung, crashed or is busy is left out."""
+    for phase in benchmark_plan.phases(request.suites) if devices else []:
+        if phase.kind == "node":
+            _run_node(document, group, request, devices, phase.suites)
+            continue
+        if phase.suites == ("llm_training",) and len(devices) < 2:
+            continue  # one GPU has trained in the first phase
+        devices = _run_group(document, group, request, devices, phase.suites, ranks=phase.kind == "ranks")
+    summary = burn_summary(document["results"])
+    document["results"] += [summary] if summary is not None else []
+    document["errors"] += checksum_errors(document["results"])
+
+
+def _run_group(
+    document: dict[str, Any],
+    group: GroupRunner,
+    request: Request,
+    devices: list[str],
+    suites: tuple[str, ...],
+    ranks: bool = False,
+) -> list[str]:
+    """Run suites on all devices at once, a process each, and return the devices that can go on."""
+    payloads: list[dict[str, Any]] = []
+    for rank, device in enumerate(devices):
+        options = {"rank": rank, "world_size": len(devices)} if ranks else {}
+        payloads.append({"device": device, "suites": list(suites), "peers": devices, "options": options})
+    left = []
+    outcomes = _supervised(group, torch_runner.run_device, request, payloads)
+    for device, (outcome, record) in zip(devices, outcomes):
+        _merge(document, device, outcome, record, request)
+        if outcome.status == "ok" and not any(error["suite"] is None for error in record.errors):
+            left.append(device)
+    return left
+
+
+def _run_node(
+    document: dict[str, Any], group: GroupRunner, request: Request, devices: list[str], suites: tuple[str, ...]
+) -> None:
+    """Run suites in one process that sees all devices."""
+    if len(devices) < 2:
+        reason = f"a pair needs two GPUs, and {len(devices)} can be measured"
+        document["not_applicable"] += [{"suite": name, "device": "node", "reason": reason} for name in suites]
+        return
+    payload = {"suites": list(suites), "peers": devices}
+    ((outcome, record),) = _supervised(group, torch_runner.run_node, request, [payload])
+    _merge(document, "node", outcome, record, request)
 
 
 def _document(request: Request, first: _Record) -> dict[str, Any]:
@@ -101,43 +156,52 @@ def _document(request: Request, first: _Record) -> dict[str, Any]:
         "devices": {},
         "results": [],
         "errors": [],
+        "not_applicable": [],
     }
 
 
-def _run_child(runner: Runner, func: Callable[..., Any], request: Request, **extra: Any) -> tuple[ChildResult, _Record]:
+def _first(runner: Runner, request: Request, plan_only: bool = False) -> tuple[ChildResult, _Record]:
     """Run the first child; raise unless it got as far as describing torch."""
-    outcome, record = _supervised(runner, func, request, **extra)
-    if record.torch is None:
-        raise import_failure(request, outcome)
-    if extra.get("plan_only") and outcome.status != "ok":
+
+    def alone(func: Callable[[Any], Any], payloads: Sequence[Any], timeout: float) -> list[ChildResult]:
+        return [runner(func, [payload], timeout) for payload in payloads]
+
+    ((outcome, record),) = _supervised(alone, torch_runner.run_first, request, [{"plan_only": plan_only}])
+    if record.torch is None or (plan_only and outcome.status != "ok"):
         raise import_failure(request, outcome)
     return outcome, record
 
 
 def _supervised(
-    runner: Runner, func: Callable[..., Any], request: Request, **extra: Any
-) -> tuple[ChildResult, _Record]:
-    handle, path = tempfile.mkstemp(prefix="torch-benchmark-", suffix=".jsonl")
-    os.close(handle)
-    try:
-        payload = {
-            "suites": list(request.suites),
-            "devices": list(request.devices),
-            "level": request.level,
-            "seed": request.seed,
-            "allow_busy": request.allow_busy,
-            "options": dict(request.options),
-            "progress_path": path,
-            **extra,
-        }
-        outcome = runner(func, [payload], request.timeout)
-        return outcome, _read_progress(path)
-    finally:
-        os.unlink(path)
+    group: GroupRunner, func: Callable[[Any], Any], request: Request, payloads: Sequence[Mapping[str, Any]]
+) -> list[tuple[ChildResult, _Record]]:
+    """Run one child per payload; each writes what it knows to a file of its own, in a directory all of them see."""
+    with tempfile.TemporaryDirectory(prefix="torch-benchmark-") as scratch:
+        paths = [os.path.join(scratch, f"progress-{number}.jsonl") for number in range(len(payloads))]
+        complete = [{**_common(request), **p, "progress_path": q, "scratch": scratch} for p, q in zip(payloads, paths)]
+        for payload in complete:
+            payload["options"] = {**request.options, **payload["options"]}
+            if "rank" in payload["options"]:
+                payload["options"]["store_path"] = os.path.join(scratch, "store")
+        outcomes = group(func, complete, request.timeout)
+        return [(outcome, _read_progress(path)) for outcome, path in zip(outcomes, paths)]
+
+
+def _common(request: Request) -> dict[str, Any]:
+    return {
+        "suites": list(request.suites),
+        "devices": list(request.devices),
+        "level": request.level,
+        "seed": request.seed,
+        "allow_busy": request.allow_busy,
+        "options": {},
+    }
 
 
 def _read_progress(path: str) -> _Record:
     record = _Record()
+    if not os.path.exists(path):
+        return record  # the child ended before it could write anything
     with open(path, encoding="utf-8") as handle:
         for line in handle:
             if not line.endswith("\n"):
@@ -147,9 +211,11 @@ def _read_progress(path: str) -> _Record:
 
 
 def _merge(document: dict[str, Any], device: str, outcome: ChildResult, record: _Record, request: Request) -> None:
-    document["devices"][device] = record.info
+    if device != "node":
+        document["devices"][device] = record.info or document["devices"].get(device)
     document["results"] += record.results
     document["errors"] += record.errors
+    document["not_applicable"] += record.not_applicable
     if outcome.status != "ok":
         document["errors"].append(_child_error(device, outcome, record, request))
 

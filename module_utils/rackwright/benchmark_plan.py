@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decide what a benchmark run does: levels, data types, shapes, time. Pure."""
+"""Decide what a benchmark run does: on which devices, in which phases, and about how long it takes. Pure."""
 
 from __future__ import annotations
 
@@ -7,109 +7,84 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .benchmark_levels import LEVEL_SUITES, LEVELS, SUITES, Level, burn_seconds, gemm_dtypes, level_for
 from .errors import InvalidInputError
-from .measure import gemm_bytes
 
-SUITES = ("import", "kernel", "gemm", "memory", "llm_inference", "llm_training")
-LEVELS = ("quick", "standard", "full")
-#: what a level runs where nobody names suites
-LEVEL_SUITES = {
-    "quick": ("import", "kernel", "gemm", "memory"),
-    "standard": SUITES,
-    "full": SUITES,
-}
+__all__ = ["LEVELS", "LEVEL_SUITES", "SUITES", "Phase", "build_plan", "check_wanted", "choose_devices", "phases"]
 
-MIB = 1 << 20
-GIB = 1 << 30
-#: A result cache smaller than this is treated as this large: some drivers report none at all.
-_MIN_FLUSH = 256 * MIB
 #: Importing torch and, on a GPU, creating a context; measured in seconds on a slow disk.
 _START_S = 6.0
+#: What a suite needs beside its measurements: making data, the references of exact answers, pinning host memory.
+_PREPARE_S = 2.0
+#: Filling the memory of a GPU before the burn, and comparing it afterwards.
+_BURN_EXTRA_S = 10.0
+_SLOW_PCIE_BYTES_PER_S = 12e9
+#: A pair of GPUs that copies through the host.
+_PAIR_S = 0.5
+
+#: Run by each GPU's process; nothing in them disturbs another GPU (``pcie`` takes turns).
+_PER_DEVICE = ("kernel", "gemm", "memory", "correctness", "pcie", "llm_inference", "llm_training")
 
 
 @dataclass(frozen=True)
-class Level:
-    """How long one measurement may take: seconds of warm-up, least and most samples, seconds of sampling."""
+class Phase:
+    """Suites that run together.
 
-    warmup_s: float
-    min_samples: int
-    max_samples: int
-    budget_s: float
-    gemm_sizes: tuple[int, ...]
-    memory_kinds: tuple[str, ...]
-    memory_bytes: int
-
-
-#: On a CPU the point is that torch works and gives a number, not to characterise the machine.
-CPU_LEVELS = {
-    "quick": Level(0.3, 5, 20, 1.0, (512,), ("copy",), 128 * MIB),
-    "standard": Level(3.0, 10, 100, 10.0, (1024, 2048), ("copy", "triad"), 512 * MIB),
-    "full": Level(3.0, 10, 100, 20.0, (1024, 2048), ("copy", "triad"), 512 * MIB),
-}
-#: 8192 is the acceptance shape. Only ``standard`` heats the GPU long enough to call the number sustained.
-CUDA_LEVELS = {
-    "quick": Level(2.0, 20, 100, 2.0, (8192,), ("copy",), 2 * GIB),
-    "standard": Level(30.0, 50, 200, 20.0, (4096, 8192, 16384), ("copy", "triad"), 4 * GIB),
-    "full": Level(30.0, 50, 200, 60.0, (4096, 8192, 16384), ("copy", "triad"), 4 * GIB),
-}
-_FALLBACK_SIZES = (4096, 2048, 1024, 512, 256)
-
-
-def level_for(device: str, level: str) -> Level:
-    """Return the durations and sizes of a level on a kind of device."""
-    table = CPU_LEVELS if device == "cpu" else CUDA_LEVELS
-    return table[level]
-
-
-def gemm_dtype(device: str, compute_capability: Sequence[int] | None) -> str:
-    """Return the data type of the GEMM: what the device's matrix units are made for."""
-    if device == "cpu" or not compute_capability:
-        return "float32"
-    major = int(compute_capability[0])
-    if major >= 8:
-        return "bfloat16"
-    return "float16" if major == 7 else "float32"
-
-
-def gemm_sizes(level: Level, free_bytes: int, dtype: str) -> list[int]:
-    """Return the sizes of a level that fit in half of the free memory, or the largest smaller one that does."""
-    room = free_bytes // 2
-    fitting = [size for size in level.gemm_sizes if gemm_bytes(size, size, size, dtype) <= room]
-    if fitting:
-        return fitting
-    smaller = [size for size in _FALLBACK_SIZES if size < min(level.gemm_sizes)]
-    return next(([size] for size in smaller if gemm_bytes(size, size, size, dtype) <= room), [])
-
-
-def memory_buffer_bytes(level: Level, free_bytes: int, cache_bytes: int) -> int:
-    """Return the size of one buffer of the memory suite: large enough to leave the cache, an eighth of what is free.
-
-    Zero means that there is not enough free memory for a number that says something about memory.
+    ``kind`` is ``devices`` (one process per device, at the same time, each for itself), ``node`` (one process that sees
+    all of them) or ``ranks`` (one process per device, at the same time, which know of each other).
     """
-    size = min(level.memory_bytes, free_bytes // 8) // MIB * MIB
-    return size if size >= max(16 * MIB, 4 * cache_bytes) else 0
+
+    kind: str
+    suites: tuple[str, ...]
 
 
-def flush_bytes(cache_bytes: int) -> int:
-    """Return the size of the buffer that is overwritten before each timed iteration to empty the L2 cache."""
-    return max(2 * cache_bytes, _MIN_FLUSH)
+def phases(suites: Sequence[str]) -> list[Phase]:
+    """Return what is run one after the other on a node with GPUs."""
+    alone = tuple(suite for suite in _PER_DEVICE if suite in suites)
+    found = [Phase("ranks", ("burn",))] if "burn" in suites else []
+    # even without a suite of its own the first phase says what each device is, unless the burn does
+    first = [Phase("devices", alone)] if alone or not found else []
+    together = [Phase("node", ("p2p",))] if "p2p" in suites else []
+    shared = [Phase("ranks", ("llm_training",))] if "llm_training" in suites else []
+    return [*first, *together, *found, *shared]
 
 
-def sample_count(level: Level, seconds_per_iteration: float) -> int:
-    """Return how many samples fit the level's time, within its least and most."""
-    if seconds_per_iteration * level.max_samples <= level.budget_s:
-        return level.max_samples
-    return max(level.min_samples, int(level.budget_s / seconds_per_iteration))
-
-
-def estimated_seconds(suites: Sequence[str], device: str, level: str) -> int:
-    """Return about how long the suites take on one device, for the plan shown in check mode."""
+def estimated_seconds(
+    suites: Sequence[str], device: str, level: str, count: int = 1, burn_s: float | None = None
+) -> int:
+    """Return about how long a node with ``count`` such devices takes, all of them measured at the same time."""
     numbers = level_for(device, level)
-    per_measurement = numbers.warmup_s + numbers.budget_s
-    total = _START_S + (1.0 if "kernel" in suites else 0.0)
-    total += per_measurement * len(numbers.gemm_sizes) if "gemm" in suites else 0.0
-    total += per_measurement * len(numbers.memory_kinds) if "memory" in suites else 0.0
+    options = {} if burn_s is None else {"burn_seconds": burn_s}
+    if device == "cpu":
+        return round(_START_S + sum(_suite_seconds(suite, device, numbers, 1, options) for suite in suites))
+    total = _START_S
+    for phase in phases(suites):
+        if phase.kind != "devices" and phase.suites != ("burn",) and count < 2:
+            continue
+        total += _START_S + sum(_suite_seconds(suite, device, numbers, count, options) for suite in phase.suites)
     return round(total)
+
+
+def _suite_seconds(suite: str, device: str, level: Level, count: int, options: Mapping[str, Any]) -> float:
+    measurement = level.warmup_s + level.budget_s
+    dtypes = len(gemm_dtypes(device, (10, 0))[0])
+    if suite == "gemm":
+        return level.heat_s + measurement * (len(level.gemm_sizes) + (dtypes - 1) * len(level.other_gemm_sizes))
+    if suite == "correctness":
+        return _PREPARE_S + 4 * level.correctness_s
+    if suite == "pcie":
+        return count * 2 * level.transfer_samples * level.transfer_bytes / _SLOW_PCIE_BYTES_PER_S + _PREPARE_S
+    if suite == "p2p":
+        # each pair in either direction, and both directions at once
+        return 1.5 * count * (count - 1) * _PAIR_S
+    fixed = {
+        "kernel": 1.0,
+        "memory": measurement * len(level.memory_kinds),
+        "burn": burn_seconds(level, options) + (_BURN_EXTRA_S if device != "cpu" else 0.0),
+        "llm_inference": level.llm_inference_s,
+        "llm_training": level.llm_training_s,
+    }
+    return fixed.get(suite, 0.0)
 
 
 def check_wanted(devices: Sequence[str]) -> None:
@@ -140,20 +115,25 @@ def choose_devices(wanted: Sequence[str], cuda_count: int) -> tuple[list[str], l
 
 
 def build_plan(
-    suites: Sequence[str], level: str, devices: Sequence[str], python: str, seed: int, unknown: str | None = None
+    suites: Sequence[str],
+    level: str,
+    devices: Sequence[str],
+    python: str,
+    seed: int,
+    unknown: str | None = None,
+    burn_s: float | None = None,
 ) -> dict[str, Any]:
     """Return what would be run, for check mode. ``unknown`` says why the devices could not be listed."""
-    entries: list[Mapping[str, Any]] = [
-        {"device": device, "suites": list(suites), "estimated_s": estimated_seconds(suites, device, level)}
-        for device in devices
-    ]
+    gpus = [device for device in devices if device != "cpu"]
+    seconds = estimated_seconds(suites, "cuda:0", level, len(gpus), burn_s) if gpus else 0
+    seconds += estimated_seconds(suites, "cpu", level, 1, burn_s) if "cpu" in devices else 0
     return {
         "python": python,
         "level": level,
         "seed": seed,
         "suites": list(suites),
-        "devices": [dict(entry) for entry in entries],
-        "estimated_s": sum(int(entry["estimated_s"]) for entry in entries) if devices else None,
+        "devices": [{"device": device, "suites": list(suites)} for device in devices],
+        "estimated_s": seconds if devices else None,
         "devices_unknown": unknown,
     }
 

@@ -66,6 +66,11 @@ class Meter:
         rates = _ask(self.nvml, "nvmlDeviceGetUtilizationRates", self.handle)
         return int(rates.gpu) if rates is not None else None
 
+    def power_limit_w(self) -> float | None:
+        """Return the power limit that is enforced, in watts."""
+        milliwatts = _ask(self.nvml, "nvmlDeviceGetEnforcedPowerLimit", self.handle)
+        return milliwatts / 1000 if milliwatts is not None else None
+
     def pci_address(self) -> str | None:
         """Return the address as sysfs writes it (``0000:1b:00.0``)."""
         info = _ask(self.nvml, "nvmlDeviceGetPciInfo", self.handle)

@@ -27,6 +27,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.readings: list[Reading] = []
+        self.started = time.monotonic()
         self.elapsed_s = 0.0
         self.missing: str | None = None
 
@@ -43,6 +44,14 @@ class Recorder:
         if throttle is None:
             missing["throttle"] = self.missing or "the driver gives neither event counters nor event reasons"
         return {"clocks": clocks, "throttle": throttle, "missing": missing}
+
+    def series(self, interval_s: float) -> list[dict[str, Any]]:
+        """Return the readings about every ``interval_s`` seconds, each with its time ``t`` since the start."""
+        kept: list[dict[str, Any]] = []
+        for reading in self.readings:
+            if not kept or reading["t"] - kept[-1]["t"] >= interval_s:
+                kept.append({"t": round(reading["t"], 2), **{key: reading.get(key) for key in _SERIES}})
+        return kept
 
     def _throttle(self, first: Reading, last: Reading) -> dict[str, Any] | None:
         fractions = measure.event_fractions(
@@ -100,7 +109,7 @@ class Watch:
     def _take(self, recorder: Recorder) -> bool:
         assert self._read is not None
         try:
-            recorder.readings.append(self._read())
+            recorder.readings.append({"t": time.monotonic() - recorder.started, **self._read()})
         except Exception as error:  # a reading that fails must not take the measurement with it; it becomes a reason
             recorder.missing = f"{type(error).__name__}: {error}"
             return False

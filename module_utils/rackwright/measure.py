@@ -10,7 +10,9 @@ from typing import Any
 #: A round-to-round difference above this fraction is evidence of a power cap, heat or a busy machine.
 NOTABLE_SPREAD = 0.05
 #: Bytes that one element of a benchmark's data type occupies.
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "int8": 1}
+#: Bytes of an element of the product where it is wider than the operands: fp8 gives bf16, int8 gives int32.
+PRODUCT_BYTES = {"float8_e4m3fn": 2, "int8": 4}
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
@@ -66,11 +68,12 @@ def gemm_flop(m: int, n: int, k: int) -> int:
 
 def gemm_bytes(m: int, n: int, k: int, dtype: str) -> int:
     """Return the device memory that A, B and C of one product occupy."""
-    return (m * k + k * n + m * n) * DTYPE_BYTES[dtype]
+    operand = DTYPE_BYTES[dtype]
+    return (m * k + k * n) * operand + m * n * PRODUCT_BYTES.get(dtype, operand)
 
 
-#: Bytes moved per byte of buffer: a copy reads and writes, a triad reads two and writes one.
-TRAFFIC = {"copy": 2, "triad": 3}
+#: Bytes moved per byte of buffer: a read only reads, a copy reads and writes, a triad reads two and writes one.
+TRAFFIC = {"copy": 2, "read": 1, "triad": 3}
 
 
 def event_fractions(before: Mapping[str, Any], after: Mapping[str, Any], elapsed_s: float) -> dict[str, float]:

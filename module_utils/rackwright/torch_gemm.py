@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from . import benchmark_plan, measure
+from . import benchmark_levels, measure
 from .torch_bench import Bench, NotEnoughMemoryError, WrongAnswerError, single
+from .torch_product import lacks_support, make_product, precision_of, stored_dtype
 
 _EXACT_SIZE = 256
+_UNITS = {"int8": "TOP/s"}
 
 
 def kernel_suite(bench: Bench) -> list[dict[str, Any]]:
@@ -47,22 +50,53 @@ def kernel_suite(bench: Bench) -> list[dict[str, Any]]:
     ]
 
 
-def gemm_suite(bench: Bench) -> list[dict[str, Any]]:
-    """Matrix products of the level's sizes in the data type the device is made for."""
-    dtype = benchmark_plan.gemm_dtype(bench.device, bench.info.get("compute_capability"))
+def gemm_suite(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Products of the level's sizes in every data type the device has matrix units for, the primary one first."""
     bench.prepare_flush()  # before asking what is free, because it takes its part
-    sizes = benchmark_plan.gemm_sizes(bench.level, bench.free_bytes(), dtype)
-    if not sizes:
-        raise NotEnoughMemoryError(f"only {bench.free_bytes()} bytes are free")
-    return [_gemm(bench, size, dtype) for size in sizes]
+    able, unable = benchmark_levels.gemm_dtypes(bench.device, bench.info.get("compute_capability"))
+    for position, dtype in enumerate(able):
+        bench.release()
+        sizes = benchmark_levels.gemm_sizes(bench.level, bench.free_bytes(), dtype, primary=position == 0)
+        if not sizes:
+            raise NotEnoughMemoryError(f"only {bench.free_bytes()} bytes are free")
+        try:
+            with precision_of(bench.torch, dtype):
+                for size in sizes:
+                    yield _gemm(bench, size, dtype)
+        except (RuntimeError, AttributeError) as error:
+            if position == 0 or not lacks_support(error):
+                raise
+            unable[dtype] = f"this torch cannot: {' '.join(str(error).split())[:200]}"
+    for dtype, reason in unable.items():
+        yield bench.not_applicable("gemm", reason, dtype=dtype)
 
 
 def _gemm(bench: Bench, size: int, dtype: str) -> dict[str, Any]:
     torch = bench.torch
-    a, b = (bench.random(size, size, dtype=dtype) for _ in range(2))
-    out = torch.empty(size, size, device=bench.device, dtype=getattr(torch, dtype))
-    result = {"suite": "gemm", "name": f"gemm_{dtype}_{size}", "unit": "TFLOP/s", "dtype": dtype, "shape": [size] * 3}
-    record = bench.measured(lambda: torch.mm(a, b, out=out), result, measure.gemm_flop(size, size, size), 1e12)
-    if not bool(torch.isfinite(out).all()):
+    a, b = (operand(bench, size, dtype) for _ in range(2))
+    product = make_product(torch, dtype, a, b)
+    result = {
+        "suite": "gemm",
+        "name": f"gemm_{dtype}_{size}",
+        "unit": _UNITS.get(dtype, "TFLOP/s"),
+        "dtype": dtype,
+        "shape": [size] * 3,
+        "conditions": {"data": "uniform"} if dtype == "int8" else {},
+    }
+    record = bench.measured(product, result, measure.gemm_flop(size, size, size), 1e12)
+    if dtype != "int8" and not bool(torch.isfinite(product.out).all()):
         raise WrongAnswerError(f"the {size} x {size} product contains values that are not finite")
     return record
+
+
+def operand(bench: Bench, size: int, dtype: str) -> Any:
+    """Return a square matrix of random data; normally distributed, for int8 uniform over its whole range."""
+    torch = bench.torch
+    if dtype == "int8":
+        generator = torch.Generator(device=bench.device).manual_seed(bench.seed)
+        shape = (size, size)
+        return torch.randint(-128, 128, shape, generator=generator, device=bench.device, dtype=torch.int8)
+    stored = stored_dtype(torch, dtype)
+    if dtype == "float8_e4m3fn":
+        return bench.random(size, size, dtype="bfloat16").to(stored)
+    return bench.random(size, size, dtype=str(stored).partition(".")[2])

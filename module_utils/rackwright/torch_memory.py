@@ -3,28 +3,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import benchmark_plan, measure
+from . import benchmark_levels, measure
 from .torch_bench import Bench, NotEnoughMemoryError
 
 
-def memory_suite(bench: Bench) -> list[dict[str, Any]]:
-    """Copy and, at the longer level, triad over buffers larger than every cache; decimal GB/s of bytes moved."""
+def memory_suite(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Copy, read and triad over buffers larger than every cache; decimal GB/s of bytes moved."""
     bench.prepare_flush()
     free = bench.free_bytes()
-    size = benchmark_plan.memory_buffer_bytes(bench.level, free, int(bench.info.get("l2_bytes") or 0))
+    size = benchmark_levels.memory_buffer_bytes(bench.level, free, int(bench.info.get("l2_bytes") or 0))
     if not size:
         raise NotEnoughMemoryError(f"only {free} bytes are free")
     torch, elements = bench.torch, size // measure.DTYPE_BYTES["float32"]
     source = bench.random(elements, dtype="float32")
+    third = bench.random(elements, dtype="float32")
     target = torch.empty_like(source)
-    kinds: dict[str, Callable[[], Any]] = {"copy": lambda: target.copy_(source)}
-    if "triad" in bench.level.memory_kinds:
-        third = bench.random(elements, dtype="float32")
-        kinds["triad"] = lambda: torch.add(source, third, alpha=3.0, out=target)
-    return [_memory(bench, kind, kinds[kind], size) for kind in bench.level.memory_kinds]
+    kinds: dict[str, Callable[[], Any]] = {
+        "copy": lambda: target.copy_(source),
+        "read": lambda: torch.sum(source),
+        "triad": lambda: torch.add(source, third, alpha=3.0, out=target),
+    }
+    for kind in bench.level.memory_kinds:
+        yield _memory(bench, kind, kinds[kind], size)
 
 
 def _memory(bench: Bench, kind: str, work: Callable[[], Any], size: int) -> dict[str, Any]:

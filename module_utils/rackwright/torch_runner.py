@@ -15,7 +15,8 @@ from typing import Any
 
 from . import benchmark_plan, torch_suites
 from .gpu_readings import busy_of, open_gpu, watch_of
-from .torch_bench import NO_CPU_CLOCKS, Bench, import_result
+from .torch_bench import NO_CPU_CLOCKS, Bench, NotApplicableError, NotIdleError, import_result
+from .torch_device import device_info
 
 
 def run_first(request: Mapping[str, Any]) -> str:
@@ -90,6 +91,28 @@ def _import_torch() -> Any:
     return torch
 
 
+def run_node(request: Mapping[str, Any]) -> str:
+    """Run suites that need all devices in one process, which sees ``request['peers']``."""
+    torch = _import_torch()
+    with _Progress(request["progress_path"]) as progress:
+        torch.manual_seed(request["seed"])
+        bench = Bench(
+            torch,
+            "node",
+            request["level"],
+            request["seed"],
+            {"name": None},
+            watch_of(None, "several GPUs are measured at once"),
+            options=request.get("options") or {},
+            peers=tuple(request["peers"]),
+            scratch=request.get("scratch"),
+        )
+        for suite in request["suites"]:
+            progress.write(start=suite, device="node")
+            _run_one(bench, suite, progress)
+    return "done"
+
+
 def _run_suites(torch: Any, device: str, request: Mapping[str, Any], progress: _Progress) -> None:
     progress.write(start="device", device=device)
     info = device_info(torch, device)
@@ -107,7 +130,8 @@ def _run_suites(torch: Any, device: str, request: Mapping[str, Any], progress: _
         if suite == "import":
             continue
         progress.write(start=suite, device=device)
-        _run_one(bench, suite, progress)
+        if _idle(bench, suite, request, progress):
+            _run_one(bench, suite, progress)
 
 
 def _open_bench(torch: Any, device: str, request: Mapping[str, Any], info: dict[str, Any]) -> Bench:
@@ -129,45 +153,35 @@ def _open_bench(torch: Any, device: str, request: Mapping[str, Any], info: dict[
         meter=meter,
         peak=peak,
         peak_missing=no_peak,
+        scratch=request.get("scratch"),
     )
+
+
+def _idle(bench: Bench, suite: str, request: Mapping[str, Any], progress: _Progress) -> bool:
+    """Wait until what ran before has ended; False, with an error written down, where it does not."""
+    if request["allow_busy"]:
+        return True
+    try:
+        bench.wait_for_idle()
+    except NotIdleError as error:
+        progress.write(error={"device": bench.device, "suite": suite, **classify(error)})
+        return False
+    return True
 
 
 def _run_one(bench: Bench, suite: str, progress: _Progress) -> None:
     try:
         for result in torch_suites.SUITES[suite](bench):
-            progress.write(result=result)
+            if "not_applicable" in result:
+                progress.write(not_applicable=result["not_applicable"])
+            else:
+                progress.write(result=result)
+    except NotApplicableError as reason:
+        progress.write(not_applicable={"suite": suite, "device": bench.device, "reason": str(reason)})
     except Exception as error:  # whatever torch raises is this suite's outcome, and the next suite still runs
         progress.write(error={"device": bench.device, "suite": suite, **classify(error)})
-    if bench.on_gpu:
-        bench.torch.cuda.empty_cache()
-
-
-def device_info(torch: Any, device: str) -> dict[str, Any]:
-    """Return what identifies a device and bounds its shapes, before anything is allocated on it."""
-    if device == "cpu":
-        return {"device": "cpu", "name": cpu_name(), "threads": int(torch.get_num_threads())}
-    properties = torch.cuda.get_device_properties(int(device.partition(":")[2]))
-    uuid = str(getattr(properties, "uuid", "") or "")
-    return {
-        "device": device,
-        "name": str(properties.name),
-        "uuid": f"GPU-{uuid}" if uuid and not uuid.startswith(("GPU-", "MIG-")) else uuid or None,
-        "compute_capability": [int(properties.major), int(properties.minor)],
-        "total_memory_bytes": int(properties.total_memory),
-        "multiprocessors": int(properties.multi_processor_count),
-        "l2_bytes": int(getattr(properties, "L2_cache_size", 0) or 0),
-        "unified_memory": bool(getattr(properties, "is_integrated", False)),
-    }
-
-
-def cpu_name(path: str = "/proc/cpuinfo") -> str | None:
-    """Return the processor's name as the kernel gives it; None on machines whose kernel gives none."""
-    with open(path, encoding="utf-8", errors="replace") as handle:
-        for line in handle:
-            key, _, value = line.partition(":")
-            if key.strip() in ("model name", "Model"):
-                return value.strip()
-    return None
+    bench.flush = None
+    bench.release()
 
 
 def _busy_error(device: str, busy: str) -> dict[str, Any]:
@@ -190,6 +204,16 @@ _CLASSES = (
         "no_kernel_image",
         ("no kernel image",),
         "Install a build of torch that contains this GPU's architecture.",
+    ),
+    (
+        "not_idle",
+        ("notidleerror",),
+        "Stop what uses it, or set allow_busy to measure all the same.",
+    ),
+    (
+        "timeout",
+        ("waitedtoolongerror",),
+        "Look at the errors of the other GPUs: one of them held what they share.",
     ),
     (
         "wrong_answer",

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible.module_utils.rackwright import benchmark_plan, measure
-from ansible.module_utils.rackwright.benchmark_plan import GIB, MIB
+from ansible.module_utils.rackwright import benchmark_levels, benchmark_plan, measure
+from ansible.module_utils.rackwright.benchmark_levels import GIB, MIB
 from ansible.module_utils.rackwright.errors import InvalidInputError
 
 positive = st.floats(min_value=1e-9, max_value=1e9)
@@ -78,7 +78,9 @@ def test_a_rate_times_its_time_is_the_work(seconds: list[float], work: float) ->
 def test_work_of_one_product() -> None:
     assert measure.gemm_flop(8192, 8192, 8192) == 1_099_511_627_776
     assert measure.gemm_bytes(8192, 8192, 8192, "bfloat16") == 3 * 8192 * 8192 * 2
-    assert measure.TRAFFIC == {"copy": 2, "triad": 3}
+    assert measure.gemm_bytes(1024, 1024, 1024, "int8") == (2 + 4) * 1024 * 1024
+    assert measure.gemm_bytes(1024, 1024, 1024, "float8_e4m3fn") == (2 + 2) * 1024 * 1024
+    assert measure.TRAFFIC == {"copy": 2, "read": 1, "triad": 3}
 
 
 def test_event_counters_become_fractions_of_the_time() -> None:
@@ -116,37 +118,37 @@ def test_one_wrong_number_makes_no_measurement(key: str, wrong: Any) -> None:
 @pytest.mark.parametrize(
     ("free", "sizes"),
     [
-        (140 * GIB, [4096, 8192, 16384]),
-        (2 * GIB, [4096, 8192]),
+        (140 * GIB, [8192, 4096, 16384]),
+        (2 * GIB, [8192, 4096]),
         (300 * MIB, [4096]),
         (60 * MIB, [2048]),
         (0, []),
     ],
 )
 def test_shapes_follow_the_free_memory(free: int, sizes: list[int]) -> None:
-    level = benchmark_plan.CUDA_LEVELS["standard"]
-    assert benchmark_plan.gemm_sizes(level, free, "bfloat16") == sizes
+    level = benchmark_levels.CUDA_LEVELS["standard"]
+    assert benchmark_levels.gemm_sizes(level, free, "bfloat16") == sizes
 
 
 @given(st.integers(0, 200 * GIB), st.sampled_from(["quick", "standard"]), st.sampled_from(["cpu", "cuda:0"]))
 def test_shapes_never_exceed_the_free_memory(free: int, name: str, device: str) -> None:
-    level = benchmark_plan.level_for(device, name)
-    for size in benchmark_plan.gemm_sizes(level, free, "float32"):
+    level = benchmark_levels.level_for(device, name)
+    for size in benchmark_levels.gemm_sizes(level, free, "float32"):
         assert measure.gemm_bytes(size, size, size, "float32") <= free / 2
-    buffer = benchmark_plan.memory_buffer_bytes(level, free, 50 * MIB)
+    buffer = benchmark_levels.memory_buffer_bytes(level, free, 50 * MIB)
     assert 3 * buffer <= free
     assert buffer == 0 or buffer >= 200 * MIB
 
 
 @given(st.floats(min_value=0, max_value=1e4), st.sampled_from(["quick", "standard"]))
 def test_sample_count_stays_within_the_level(seconds: float, name: str) -> None:
-    level = benchmark_plan.CUDA_LEVELS[name]
-    assert level.min_samples <= benchmark_plan.sample_count(level, seconds) <= level.max_samples
+    level = benchmark_levels.CUDA_LEVELS[name]
+    assert level.min_samples <= benchmark_levels.sample_count(level, seconds) <= level.max_samples
 
 
 def test_flush_is_larger_than_the_cache() -> None:
-    assert benchmark_plan.flush_bytes(0) == 256 * MIB
-    assert benchmark_plan.flush_bytes(200 * MIB) == 400 * MIB
+    assert benchmark_levels.flush_bytes(0) == 256 * MIB
+    assert benchmark_levels.flush_bytes(200 * MIB) == 400 * MIB
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_flush_is_larger_than_the_cache() -> None:
     ],
 )
 def test_data_type_is_the_one_the_card_is_made_for(device: str, capability: Any, dtype: str) -> None:
-    assert benchmark_plan.gemm_dtype(device, capability) == dtype
+    assert benchmark_levels.gemm_dtype(device, capability) == dtype
 
 
 @pytest.mark.parametrize(
@@ -187,9 +189,68 @@ def test_device_names_that_mean_nothing_are_refused(wanted: list[str]) -> None:
 def test_plan_adds_up() -> None:
     plan = benchmark_plan.build_plan(["gemm", "memory"], "quick", ["cuda:0", "cuda:1"], "/venv/bin/python", 1)
     assert [entry["device"] for entry in plan["devices"]] == ["cuda:0", "cuda:1"]
-    assert plan["estimated_s"] == sum(entry["estimated_s"] for entry in plan["devices"]) > 0
+    assert plan["estimated_s"] > 0
     assert benchmark_plan.build_plan(["gemm"], "quick", [], "p", 1, "no interpreter")["estimated_s"] is None
 
 
-def test_quick_proof_of_a_cpu_node_stays_short() -> None:
-    assert benchmark_plan.estimated_seconds(benchmark_plan.SUITES, "cpu", "quick") < 20
+@pytest.mark.parametrize(
+    ("device", "level", "count", "most"),
+    [
+        ("cpu", "quick", 1, 30),
+        ("cuda:0", "quick", 1, 60),
+        ("cuda:0", "quick", 8, 60),
+        ("cuda:0", "standard", 1, 600),
+        ("cuda:0", "standard", 8, 600),
+    ],
+)
+def test_a_level_keeps_its_promise_per_node(device: str, level: str, count: int, most: int) -> None:
+    suites = benchmark_plan.LEVEL_SUITES[level]
+    assert 5 < benchmark_plan.estimated_seconds(suites, device, level, count) <= most
+
+
+def test_every_suite_of_a_level_costs_time() -> None:
+    for level in benchmark_plan.LEVELS:
+        for suite in set(benchmark_plan.LEVEL_SUITES[level]) - {"import"}:
+            without = [name for name in benchmark_plan.SUITES if name != suite]
+            whole = benchmark_plan.estimated_seconds(benchmark_plan.SUITES, "cuda:0", level, 2)
+            assert benchmark_plan.estimated_seconds(without, "cuda:0", level, 2) < whole, (level, suite)
+
+
+def test_a_burn_of_another_length_is_in_the_plan() -> None:
+    plans = [benchmark_plan.build_plan(["burn"], "quick", ["cuda:0"], "p", 1, burn_s=s) for s in (None, 500.0)]
+    assert plans[1]["estimated_s"] - plans[0]["estimated_s"] == 500 - benchmark_levels.CUDA_LEVELS["quick"].burn_s
+
+
+@pytest.mark.parametrize(
+    ("suites", "kinds"),
+    [
+        (benchmark_plan.SUITES, ["devices", "node", "ranks", "ranks"]),
+        (("import",), ["devices"]),
+        (("burn",), ["ranks"]),
+        (("p2p",), ["devices", "node"]),
+        (("gemm", "burn"), ["devices", "ranks"]),
+    ],
+)
+def test_phases_of_a_node_with_gpus(suites: tuple[str, ...], kinds: list[str]) -> None:
+    found = benchmark_plan.phases(suites)
+    assert [phase.kind for phase in found] == kinds
+    assert {suite for phase in found for suite in phase.suites} == set(suites) - {"import"}
+
+
+@pytest.mark.parametrize(
+    ("capability", "able", "unable"),
+    [
+        ((9, 0), ["bfloat16", "float16", "tf32", "float32", "float8_e4m3fn", "int8"], []),
+        ((8, 9), ["bfloat16", "float16", "tf32", "float32", "float8_e4m3fn", "int8"], []),
+        ((8, 0), ["bfloat16", "float16", "tf32", "float32", "int8"], ["float8_e4m3fn"]),
+        ((7, 5), ["float16", "float32", "int8"], ["bfloat16", "tf32", "float8_e4m3fn"]),
+        ((7, 0), ["float16", "float32"], ["bfloat16", "tf32", "float8_e4m3fn", "int8"]),
+        ((6, 1), ["float32"], ["bfloat16", "float16", "tf32", "float8_e4m3fn", "int8"]),
+        (None, ["float32"], ["bfloat16", "float16", "tf32", "float8_e4m3fn", "int8"]),
+    ],
+)
+def test_data_types_of_a_card(capability: Any, able: list[str], unable: list[str]) -> None:
+    found, reasons = benchmark_levels.gemm_dtypes("cuda:0", capability)
+    assert (found, list(reasons)) == (able, unable)
+    assert found[0] == benchmark_levels.gemm_dtype("cuda:0", capability)
+    assert all(reasons.values())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible.module_utils.rackwright import gpu_readings, torch_bench, torch_runner
+from ansible.module_utils.rackwright import gpu_readings, torch_bench, torch_device, torch_runner
 from ansible.module_utils.rackwright.gpu_watch import Watch, busy_reason
 from ansible.module_utils.rackwright.nvml import Nvml
 from ansible.module_utils.rackwright.nvml_errors import NvmlFailure
@@ -276,9 +276,9 @@ def test_memory_and_processor_of_the_node_are_read(tmp_path: Path) -> None:
     assert torch_bench.available_memory(str(meminfo)) == 51_200
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor : 0\nmodel name\t: A Processor : fast\n")
-    assert torch_runner.cpu_name(str(cpuinfo)) == "A Processor : fast"
+    assert torch_device.cpu_name(str(cpuinfo)) == "A Processor : fast"
     cpuinfo.write_text("processor : 0\n")
-    assert torch_runner.cpu_name(str(cpuinfo)) is None
+    assert torch_device.cpu_name(str(cpuinfo)) is None
 
 
 def test_a_gpu_without_memory_of_its_own_can_use_what_the_kernel_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:

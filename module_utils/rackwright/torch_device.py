@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What torch says a device is, on a torch that is handed in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def device_info(torch: Any, device: str) -> dict[str, Any]:
+    """Return what identifies a device and bounds its shapes, before anything is allocated on it."""
+    if device == "cpu":
+        return {"device": "cpu", "name": cpu_name(), "threads": int(torch.get_num_threads())}
+    properties = torch.cuda.get_device_properties(device_index(device))
+    uuid = str(getattr(properties, "uuid", "") or "")
+    return {
+        "device": device,
+        "name": str(properties.name),
+        "uuid": f"GPU-{uuid}" if uuid and not uuid.startswith(("GPU-", "MIG-")) else uuid or None,
+        "compute_capability": [int(properties.major), int(properties.minor)],
+        "total_memory_bytes": int(properties.total_memory),
+        "multiprocessors": int(properties.multi_processor_count),
+        "l2_bytes": int(getattr(properties, "L2_cache_size", 0) or 0),
+        "unified_memory": bool(getattr(properties, "is_integrated", False)),
+    }
+
+
+def device_index(device: str) -> int:
+    """Return 3 for ``cuda:3``."""
+    return int(device.partition(":")[2])
+
+
+def cpu_name(path: str = "/proc/cpuinfo") -> str | None:
+    """Return the processor's name as the kernel gives it; None on machines whose kernel gives none."""
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        for line in handle:
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model"):
+                return value.strip()
+    return None
