@@ -254,6 +254,8 @@ def check_numbers(params: dict[str, Any]) -> None:
 def request_of(params: dict[str, Any]) -> serving_run.Request:
     """Return the options, checked."""
     check_numbers(params)
+    if any(character in (params["api_key"] or "").strip() for character in "\r\n\0"):
+        raise InvalidInputError("use the key", "api_key", "it has several lines", "Give the key alone")
     if not params["rates"]:
         raise InvalidInputError("plan the load", "rates", "there is none", "Give one rate or several, like [1, 4, inf]")
     path = params["prompts_file"]
@@ -291,7 +293,8 @@ def document_of(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if check_mode:
         return serving_run.plan(request)
     tls = tls_context(params["validate_certs"], params["ca_path"]) if request.address.tls else None
-    client = Client(request.address, params["api_key"], tls, request.timeout_s)
+    # a key that was read from a file ends with a line feed
+    client = Client(request.address, (params["api_key"] or "").strip(), tls, request.timeout_s)
     return asyncio.run(serving_run.run(request, client))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Any
 
 #: hours after which a cached fact counts as stale, where ``facts_max_age`` says nothing
@@ -63,3 +64,30 @@ def _amount(seconds: float) -> str:
 def is_stale(seconds: float | None, max_hours: float = MAX_AGE_HOURS) -> bool:
     """Return whether a fact of this age is too old to be believed; one of unknown age is."""
     return seconds is None or seconds > max_hours * 3600
+
+
+def cache_lines(
+    times: Mapping[str, Any], now: datetime.datetime, max_hours: float = MAX_AGE_HOURS, most: int = 8
+) -> list[str]:
+    """Return what has to be said where cached facts are used: how old they are, and which are stale.
+
+    Args:
+        times: node to the time stamp of its facts.
+        now: with a time zone.
+        max_hours: age above which facts are stale.
+        most: stale nodes that are named.
+    """
+    if not times:
+        return []
+    ages = {name: age_seconds(moment, now) for name, moment in times.items()}
+    known = sorted(seconds for seconds in ages.values() if seconds is not None)
+    span = list(dict.fromkeys(age_text(seconds) for seconds in known[:1] + known[-1:])) or [age_text(None)]
+    lines = [f"Cached facts of {next(iter(times)) if len(times) == 1 else f'{len(times)} nodes'}: {' to '.join(span)}."]
+    stale = [f"{name} ({age_text(seconds)})" for name, seconds in ages.items() if is_stale(seconds, max_hours)]
+    if stale:
+        more = f" and {len(stale) - most} more" if len(stale) > most else ""
+        lines.append(
+            f"Stale, older than {max_hours:g} hours: {', '.join(stale[:most])}{more}. "
+            "playbooks/gather-facts.yml asks them again."
+        )
+    return lines

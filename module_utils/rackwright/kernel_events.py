@@ -18,8 +18,8 @@ EVENTS_MAX = 2000  # distinct events; a kernel that says more than that is broke
 _UNKNOWN = ("", "<unknown>", "unknown")
 NVLINK5 = range(144, 151)
 RECOVERY_ACTION = 154
-# NVIDIA open kernel module 595.45.04, NV2080_CTRL_GPU_RECOVERY_ACTION, and the labels drivers print for them. PF FLR is
-# what drivers since 610 call the reset: of the PCI function.
+# NVIDIA open kernel module 595.45.04, NV2080_CTRL_GPU_RECOVERY_ACTION, and the labels drivers print for them. PF FLR
+# (a reset of the PCI function) is what driver 610.57.04 calls the reset.
 _RECOVERY = {0: "none", 1: "gpu_reset", 2: "node_reboot", 3: "drain_p2p", 4: "drain_and_reset", 5: "recover_imex"}
 _RECOVERY_LABELS = {
     "none": "none",

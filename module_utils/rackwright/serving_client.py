@@ -226,5 +226,9 @@ def _kind(error: BaseException) -> str:
 
 
 def _words(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
+    number = getattr(error, "errno", None)
+    # asyncio puts an address in place of the system's words; name service and TLS have numbers of their own
+    if isinstance(number, int) and not isinstance(error, (socket.gaierror, ssl.SSLError)):
+        return os.strerror(number)
+    text = str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return " ".join(text.partition(" (_ssl.c")[0].split())

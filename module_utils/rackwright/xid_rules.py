@@ -62,6 +62,11 @@ _RECOVERY: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "unknown": ("monitor", ("contact_support",)),
 }
 _NVLINK5_FATAL = ("fatal", "link_fatal")
+RECOVERY_CODE = 154
+# said again at every boot as long as it is so
+_TOLD_AT_BOOT = ("bar_invalid", "gpu_unsupported", "nouveau", "module_rejected", "pcie_limited")
+# hardware that wears out: after a restart it is watched, not forgotten
+_LASTING = ("aer", "mce", "edac", "io_error")
 
 Judgement = dict[str, Any]
 
@@ -86,7 +91,7 @@ def judge(event: Mapping[str, Any], architecture: str | None = None) -> Judgemen
     if row is None:
         return result("monitor", steps("contact_support"), f"Xid {code}", "xids.yml", "the code is not in the table")
     label = f"Xid {code} {row['description'] or row['mnemonic']}"
-    if code == 154 and event.get("sub") is not None:
+    if code == RECOVERY_CODE and event.get("sub") is not None:
         return _recovery(event, label)
     if row["immediate_action"] == "WORKFLOW_NVLINK5_ERR":
         return _nvlink5(event, row, label)
@@ -128,8 +133,8 @@ def _by_bucket(event: Mapping[str, Any], row: Mapping[str, Any], label: str, arc
     if severity is not None:
         words = (*words, *_INVESTIGATE.get(row["investigatory_action"] or "", ()))
     process = _process(event)
-    if process and row["class"] == "application":
-        why += f"; the application is {process}"
+    if process and not row["fatal"]:
+        why += f"; the process is {process}"
     if row["note"]:
         why += f". {row['note']}"
     if architecture and architecture.lower() in _OLD:
@@ -155,29 +160,53 @@ def judge_log(
     Args:
         events: of kernel_events.parse.
         boot_id: the boot that runs now; None judges every event as of this boot.
-        boots: boots of the log, oldest first (kernel_log gives them); those of the events where it is empty.
+        boots: boots of the log, oldest first (kernel_log gives them); boots of the events are added where they lack.
         architectures: architecture by PCI address.
 
     Returns:
-        Judgements as of ``judge``, and: ``event``, ``past`` (of an earlier boot), ``cured`` (by what, or None: then
-        ``severity`` is None and ``was`` has what it had been), ``boots`` (how many boots saw it).
+        Judgements as of ``judge``, and: ``event``, ``past`` (of an earlier boot), ``cured`` (by what, or None),
+        ``was`` (the severity before that), ``boots`` (how many boots saw the same).
     """
-    order = list(dict.fromkeys([*boots, *(e["boot_id"] for e in events if e.get("boot_id"))]))
+    log = _Log(events, boots)
     judgements = []
     for event in events:
         found = judge(event, (architectures or {}).get(str(event.get("pci_address"))))
-        seen = sorted({order.index(o["boot_id"]) for o in events if _same(o, event) and o.get("boot_id")})
+        seen = log.seen[_identity(event)]
         past = boot_id is not None and event.get("boot_id") not in (None, boot_id)
+        now = boot_id is None or boot_id in seen
         found.update(event=event, past=past, cured=None, was=found["severity"], boots=max(1, len(seen)))
-        _repeated(found, seen)
-        _cured(found, events)
-        _in_company(found, events)
+        _repeated(found, sorted(log.order.index(boot) for boot in seen))
+        _cured(found, now, log)
+        _in_company(found, log)
         judgements.append(found)
     return judgements
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("kind", "code", "sub", "pci_address", "device"))
+def _identity(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what makes an event the same one in another boot; processes and links differ."""
+    return tuple(event.get(key) for key in ("kind", "code", "sub", "pci_address", "device"))
+
+
+def _place(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    return event.get("pci_address"), event.get("boot_id")
+
+
+class _Log:
+    """What a log is asked for: in which boots the same was seen, and which Xids one GPU had in one boot."""
+
+    def __init__(self, events: Sequence[Mapping[str, Any]], boots: Iterable[str]) -> None:
+        self.order = list(dict.fromkeys([*boots, *(e["boot_id"] for e in events if e.get("boot_id"))]))
+        self.seen: dict[tuple[Any, ...], set[str]] = {}
+        self.xids: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+        for event in events:
+            seen = self.seen.setdefault(_identity(event), set())
+            if event.get("boot_id"):
+                seen.add(event["boot_id"])
+            if event.get("kind") == "xid":
+                self.xids.setdefault(_place(event), []).append(event)
+
+    def beside(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        return self.xids.get(_place(event), [])
 
 
 def _repeated(found: Judgement, seen: list[int]) -> None:
@@ -186,63 +215,75 @@ def _repeated(found: Judgement, seen: list[int]) -> None:
         return
     restarts = seen[-1] - seen[0]
     found["actions"] = [*found["actions"], *steps("run_field_diagnostics")]
-    found["why"] += f". It came back after {restarts} restart(s)"
+    found["why"] += f". It came back after {restarts} restart{'s' if restarts > 1 else ''}"
     if restarts >= REBOOTS_BEFORE_ISOLATION:
         found.update(severity="isolate", was="isolate", source=ESCALATION)
         found["actions"] = steps("stop_workload", "drain", "inspect_hardware", "run_field_diagnostics", "replace")
 
 
-def _cured(found: Judgement, events: Sequence[Mapping[str, Any]]) -> None:
-    event, cure = found["event"], None
-    if found["severity"] in (None, "isolate"):
+def _cured(found: Judgement, now: bool, log: _Log) -> None:
+    """Take back what a restart or reset has cured since."""
+    if found["severity"] is None:
         return
-    if found["past"] and found["boots"] < 2 and _restart_helps(found):
+    kind, cure = found["event"].get("kind"), None
+    if found["past"] and not now and kind in _TOLD_AT_BOOT:
+        cure = "the node was restarted since, and does not say it again"
+    elif found["severity"] == "isolate":
+        return
+    elif found["past"] and found["boots"] < 2 and _restart_helps(found):
         cure = "the node was restarted since"
-    elif found["severity"] == "reset" and _recovered(event, events):
-        cure = "the driver's recovery action went back to none since"
-    if cure is not None:
-        found.update(severity=None, actions=[], cured=cure)
-        found["why"] += f". {cure[0].upper()}{cure[1:]}"
+    elif not found["past"]:
+        cure = _recovered(found, log)
+    if cure is None:
+        return
+    lasting = kind in _LASTING
+    found.update(severity="monitor" if lasting else None, actions=steps("watch") if lasting else [], cured=cure)
+    found["why"] += f". {cure[0].upper()}{cure[1:]}"
 
 
 def _restart_helps(found: Judgement) -> bool:
-    """A restart cures what asks for a reset or restart, and ends applications; worn hardware stays what it is."""
+    """A restart cures what asks for a reset or restart, and ends applications; what wears out goes on wearing out."""
     event = found["event"]
     if found["severity"] in ("reset", "reboot"):
         return True
-    return bool(event.get("kind") == "xid" and XIDS.get(event.get("code") or -1, {}).get("class") == "application")
+    if event.get("kind") == "xid":
+        return bool(XIDS.get(event.get("code") or -1, {}).get("class") == "application")
+    return event.get("kind") not in (*_LASTING, "sxid")
 
 
-def _recovered(event: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> bool:
-    return any(
-        other.get("code") == 154
-        and other.get("sub") == "none"
-        and other.get("pci_address") == event.get("pci_address")
-        and other.get("boot_id") == event.get("boot_id")
-        and (other.get("time") or "") > (event.get("time") or "~")
-        for other in events
-    )
+def _recovered(found: Judgement, log: _Log) -> str | None:
+    """Say what the driver's recovery action became after this event, where that takes the event back."""
+    event = found["event"]
+    if event.get("kind") != "xid" or not event.get("time"):
+        return None
+    later = [
+        other
+        for other in log.beside(event)
+        if other.get("code") == RECOVERY_CODE
+        and other.get("sub") not in (None, event.get("sub"))
+        and (other.get("time") or "") > event["time"]
+    ]
+    if not later:
+        return None
+    last = max(later, key=lambda other: str(other["time"]))
+    if event.get("code") == RECOVERY_CODE or (last["sub"] == "none" and found["severity"] == "reset"):
+        return f"the driver's recovery action has become {last['data'].get('to_label') or last['sub']} since"
+    return None
 
 
-def _in_company(found: Judgement, events: Sequence[Mapping[str, Any]]) -> None:
+def _in_company(found: Judgement, log: _Log) -> None:
     """Say what else happened on this GPU in this boot where that changes how an application's Xid is read."""
     event = found["event"]
     if event.get("kind") != "xid" or found["severity"] is None:
         return
-    beside = [
-        other
-        for other in events
-        if other.get("kind") == "xid"
-        and other.get("pci_address") == event.get("pci_address")
-        and other.get("boot_id") == event.get("boot_id")
-    ]
     if event.get("code") == 45:
         told = event.get("data", {}).get("caused_by")
-        first = [told] if told else sorted({int(other["code"]) for other in beside} - {45, 154})
+        first = [told] if told else sorted({int(other["code"]) for other in log.beside(event)} - {45, RECOVERY_CODE})
         if first:
-            found["why"] += f". It follows Xid {', '.join(map(str, first))} on the same GPU"
+            found["why"] += f". It follows Xid {', '.join(map(str, first))}"
     elif event.get("code") in (13, 31):
-        names = sorted({str(o["name"]) for o in beside if o.get("code") == event["code"] and o.get("name")})
+        same = [other for other in log.beside(event) if other.get("code") == event["code"]]
+        names = sorted({str(other["name"]) for other in same if other.get("name")})
         if len(names) > 1:
             found["actions"] = [*found["actions"], *steps("run_field_diagnostics")]
             found["why"] += f". Several applications met it on this GPU: {', '.join(names)}"

@@ -150,7 +150,11 @@ class FakeServer:
             writer.close()
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        begin = await reader.readexactly(3)
+        if not begin.isalpha():  # a TLS handshake, say
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return False
+        head = (begin + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
         content = await reader.readexactly(int(headers.get("content-length", "0")))
         seen = Seen(head[0].split()[1], headers, json.loads(content) if content else {})
