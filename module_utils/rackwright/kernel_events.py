@@ -219,27 +219,29 @@ def _known(text: str | None) -> str | None:
 
 
 def _joined(lines: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    """Give messages that the driver prints over several lines as one: what goes on begins with ``NVRM:`` again."""
+    """Give messages that the driver prints over several lines as one: each begins with ``NVRM:``."""
     held: dict[str, Any] | None = None
     for line in lines:
         text = str(line.get("text") or "").strip()
         if held is not None:
-            if text.startswith("NVRM: ") and held["rows"] < _ROWS_MAX and not _BEGINS.match(text) and "Xid" not in text:
+            if _GOES_ON.match(text) and len(held["text"]) < forms.TEXT_MAX:
                 held["text"] += " " + text[len("NVRM: ") :]
-                held["rows"] += 1
                 continue
             yield held
             held = None
         if _BEGINS.match(text):
-            held = {**line, "text": text, "rows": 1}
+            held = {**line, "text": text}
         else:
             yield {**line, "text": text}
     if held is not None:
         yield held
 
 
-_ROWS_MAX = 6
 _BEGINS = re.compile(r"NVRM: (?:The NVIDIA GPU [0-9a-fA-F:.]+|API mismatch:|This PCI I/O region)")
+_GOES_ON = re.compile(
+    r"NVRM: (?:\(PCI ID|installed in|fallen off|is not supported|by the|has the version|the version|this kernel module"
+    r"|make sure|kernel module and|components|have the same|BAR\d)"
+)
 
 
 def _without_announcements(events: Iterable[Event]) -> list[Event]:

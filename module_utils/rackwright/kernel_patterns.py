@@ -88,6 +88,7 @@ ROWS: tuple[tuple[str, str | None, re.Pattern[str]], ...] = tuple(
         ),
         ("nvlink", None, r"NVRM: (?:GPU\d+ )?knvlink\w+: .*(?:fail|[Ee]rror|down|[Tt]imeout)"),
         ("nvlink", None, r"nvidia-nvlink: .*(?:fail|[Ee]rror)"),
+        ("driver_loaded", None, r"NVRM: loading NVIDIA UNIX .*?(?P<version>\d{3}\.[\d.]*\d)\b"),
         ("peermem", None, r"nvidia-peermem .*ERROR detected invalid context"),
         ("nouveau", None, rf"nouveau {_PCI}: "),
         ("module_rejected", "lockdown", r"Lockdown: (?P<name>\S+): unsigned module loading is restricted"),

@@ -138,6 +138,7 @@ RULES: dict[tuple[str, str | None], Rule] = {
         _DRIVER,
         "without its firmware the GPU does not come up",
     ),
+    ("driver_loaded", None): (None, (), "the driver was loaded", _DRIVER, "what is said of it later counts from here"),
     ("nvlink", None): ("monitor", ("check_link",), "NVLink", _DRIVER, "the driver reports a fault of a link"),
     ("peermem", None): (
         "monitor",

@@ -61,10 +61,14 @@ _RECOVERY: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "recover_imex": ("monitor", ("recover_imex",)),
     "unknown": ("monitor", ("contact_support",)),
 }
+# rows and pages whose retirement the next reset completes
+_REMAPS = (63, 94)
 _NVLINK5_FATAL = ("fatal", "link_fatal")
 RECOVERY_CODE = 154
 # said again at every boot as long as it is so
 _TOLD_AT_BOOT = ("bar_invalid", "gpu_unsupported", "nouveau", "module_rejected", "pcie_limited")
+# the driver's start ends these: what is still so it says again
+_TILL_LOADED = ("api_mismatch", "rm_init_failed", "gsp", "gpu_unsupported", "module_rejected", "nouveau")
 # hardware that wears out: after a restart it is watched, not forgotten
 _LASTING = ("aer", "mce", "edac", "io_error")
 
@@ -132,6 +136,7 @@ def _by_bucket(event: Mapping[str, Any], row: Mapping[str, Any], label: str, arc
         source += "; watched as AWS's reading of NVIDIA's r590 buckets does"
     if severity is not None:
         words = (*words, *_INVESTIGATE.get(row["investigatory_action"] or "", ()))
+        words = (*words, *(("check_row_remap",) if event.get("code") in _REMAPS else ()))
     process = _process(event)
     if process and not row["fatal"]:
         why += f"; the process is {process}"
@@ -197,16 +202,22 @@ class _Log:
     def __init__(self, events: Sequence[Mapping[str, Any]], boots: Iterable[str]) -> None:
         self.order = list(dict.fromkeys([*boots, *(e["boot_id"] for e in events if e.get("boot_id"))]))
         self.seen: dict[tuple[Any, ...], set[str]] = {}
+        self.loaded: dict[str | None, str] = {}
         self.xids: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
         for event in events:
             seen = self.seen.setdefault(_identity(event), set())
             if event.get("boot_id"):
                 seen.add(event["boot_id"])
+            if event.get("kind") == "driver_loaded" and event.get("time"):
+                self.loaded[event.get("boot_id")] = event["time"]
             if event.get("kind") == "xid":
                 self.xids.setdefault(_place(event), []).append(event)
 
     def beside(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return self.xids.get(_place(event), [])
+
+    def loaded_after(self, event: Mapping[str, Any]) -> bool:
+        return bool(event.get("time")) and self.loaded.get(event.get("boot_id"), "") > event["time"]
 
 
 def _repeated(found: Judgement, seen: list[int]) -> None:
@@ -232,6 +243,8 @@ def _cured(found: Judgement, now: bool, log: _Log) -> None:
         return
     elif found["past"] and found["boots"] < 2 and _restart_helps(found):
         cure = "the node was restarted since"
+    elif kind in _TILL_LOADED and log.loaded_after(found["event"]):
+        cure = "the driver was loaded since"
     elif not found["past"]:
         cure = _recovered(found, log)
     if cure is None:
