@@ -304,13 +304,12 @@ def _memory(bench: Bench, watched: dict[str, Any]) -> dict[str, Any]:
 def _reasons(bench: Bench, details: dict[str, Any], timed: _Timed) -> dict[str, str | None]:
     """Return why a value of the details is None."""
     cpu = "the device is a CPU"
-    energy = "too short for the driver's energy counter" if timed.joules == 0 else "NVML counts no energy of this GPU"
-    return {
-        "j_per_token": None if details["j_per_token"] is not None else energy if bench.on_gpu else cpu,
-        "prefill_mfu": None if details["prefill_mfu"] is not None else details["missing"].get("mfu"),
-        "peak_vram_fraction": None if details["peak_vram_fraction"] is not None else cpu,
-        "peak_reserved_bytes": None if details["peak_reserved_bytes"] is not None else cpu,
-    }
+    counted = "too short for the driver's energy counter" if timed.joules == 0 else "NVML counts no energy of this GPU"
+    memory = ("peak_vram_fraction", "peak_used_bytes", "memory_total_bytes", "peak_reserved_bytes")
+    known: dict[str, str | None] = dict.fromkeys(memory, cpu)
+    known["j_per_token"] = counted if bench.on_gpu else cpu
+    known["prefill_mfu"] = details["missing"].get("mfu")
+    return {key: why for key, why in known.items() if details[key] is None}
 
 
 def memory_now(bench: Bench) -> tuple[int, int, str]:

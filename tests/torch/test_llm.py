@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from rackwright import llm_model, llm_workloads
+from rackwright import llm_model, llm_workloads, measure
+from rackwright.errors import InvalidInputError
+from rackwright.gpu_watch import Watch
 from rackwright.llm_decode import Decoder, kernels
+from rackwright.llm_measure import measure_point
+from rackwright.torch_bench import Bench, WrongAnswerError
+from rackwright.torch_llm import llm_inference_suite, open_session
 
 torch: Any = importlib.import_module("torch")
 TINY = llm_workloads.find("tiny")
@@ -186,7 +194,7 @@ def test_weights_are_normal_reproducible_and_as_many_as_counted() -> None:
     assert sum(parameter.numel() for parameter in one.parameters()) == llm_workloads.parameters(TINY.shape)
     for first, second in zip(one.parameters(), two.parameters()):
         assert torch.equal(first, second)
-    assert abs(float(one.layers[0].mlp.w13.weight.std()) - 0.02) < 0.001
+    assert abs(float(one.layers[0].mlp.w13.weight.detach().std()) - 0.02) < 0.001
     assert bool((one.norm.weight == 1).all())
     assert all(not parameter.is_meta for parameter in one.parameters())
 
@@ -195,3 +203,104 @@ def test_gradients_reach_every_weight() -> None:
     model = built()
     model(some_tokens(2, 6)).logsumexp(-1).sum().backward()
     assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in model.parameters())
+
+
+def bench(level: str = "quick", **options: Any) -> Bench:
+    return Bench(torch, "cpu", level, 1, {"name": "a CPU"}, Watch(None, "the device is a CPU"), options=options)
+
+
+def results(**options: Any) -> list[dict[str, Any]]:
+    """Everything up to the summary; what follows are 8-bit weights, which have tests of their own."""
+    found = []
+    for one in llm_inference_suite(bench(**options)):
+        found.append(one)
+        if one["name"].startswith("llm_goal"):
+            break
+    return found
+
+
+@functools.lru_cache(maxsize=None)
+def tiny_results() -> list[dict[str, Any]]:
+    """One run for all tests that only look at it."""
+    return results()
+
+
+def refusal(kind: type[Exception], work: Callable[[], Any]) -> str:
+    """What an expected exception says."""
+    try:
+        work()
+    except kind as error:
+        return str(error)
+    raise AssertionError(f"no {kind.__name__} was raised")
+
+
+def test_the_suite_gives_one_result_per_batch_and_a_summary_that_judges_no_cpu() -> None:
+    found = tiny_results()
+    assert [one["name"] for one in found] == [*(f"llm_decode_tiny_b{batch}" for batch in (1, 2, 4)), "llm_goal_tiny"]
+    for one in found:
+        assert json.loads(json.dumps(one, allow_nan=False)) == one
+        assert (one["suite"], one["unit"], one["device"], one["dtype"]) == (
+            "llm_inference",
+            "tokens/s",
+            "cpu",
+            "float32",
+        )
+        assert measure.is_measurement(one)
+        assert one["details"]["label"] == "static_batch"
+    goal = found[-1]["details"]
+    assert goal["verdict"] == "not_judged"
+    assert goal["goal"] == {"tokens_per_s": 5000.0, "p99_ms": 200.0, "p99_metric": "ttft", "vram_fraction": 0.8}
+    assert found[-1]["value"] == max(one["value"] for one in found[:-1]) == goal["point"]["output_tokens_per_s"]
+    assert goal["ceiling"]["tokens_per_s"] is None
+    assert goal["ceiling"]["reason"]
+
+
+def test_an_operating_point_says_everything_or_why_not() -> None:
+    details = tiny_results()[1]["details"]
+    assert (details["batch"], details["prompt_tokens"], details["output_tokens"]) == (2, 32, 16)
+    assert details["itl_ms"]["samples"] == 210  # fourteen whole answers of fifteen steps
+    for name in ("ttft_ms", "prefill_ms", "itl_ms"):
+        assert 0 < details[name]["p50"] <= details[name]["p95"] <= details[name]["p99"]
+    # a request that comes while others decode waits for their step, then for its prompt
+    assert details["ttft_ms"]["p50"] > details["prefill_ms"]["p50"]
+    assert math.isclose(details["output_tokens_per_s"] * details["tpot_ms"], 2e3)
+    job_ms = details["batch_prefill_ms"] + 15 * details["tpot_ms"]
+    assert math.isclose(details["job_output_tokens_per_s"] * job_ms, 2 * 16 * 1e3)
+    assert details["total_tokens_per_s"] == 3 * details["job_output_tokens_per_s"]  # 32 in and 16 out
+    assert (details["graphs"], details["graphs_missing"]) == (False, "the device is a CPU")
+    assert set(details["attention_tried"]) == {"sdpa", "matmul"}
+    assert details["attention_backend"] in details["attention_tried"]
+    silent = {key for key, value in details.items() if value is None} - {"hint"}
+    assert silent == set(details["missing"])
+
+
+def test_with_peaks_of_a_device_its_efficiency_is_known() -> None:
+    one = bench()
+    one.peak = {"bandwidth_gbps": 1.0, "tflops": {"fp32": 0.001}, "derived": []}
+    details = next(iter(llm_inference_suite(one)))["details"]
+    read, cache = 180864 * 2, 40 * 512  # bytes in float32: weights without embedding; 40 tokens on average
+    assert math.isclose(details["mbu"], (read + cache) / 1e9 / (details["tpot_ms"] / 1e3), rel_tol=1e-6)
+    assert math.isclose(details["mfu"], 180864 / 1e9 / (details["tpot_ms"] / 1e3), rel_tol=1e-6)
+    assert details["regime"] == "memory"
+    assert details["prefill_mfu"] > 0
+
+
+def test_unknown_workloads_and_goals_are_refused_before_anything_is_built() -> None:
+    for options, said in (({"llm_workload": "7b"}, "no workload '7b'"), ({"llm_goal": {"p99": 1}}, "unknown key p99")):
+        assert said in refusal(InvalidInputError, functools.partial(results, **options))
+
+
+def test_a_model_that_computes_nonsense_is_a_wrong_answer() -> None:
+    one = bench()
+    session = open_session(one, TINY, "float32")
+    with torch.no_grad():
+        session.model.head.weight[3, 3] = math.inf
+    assert "not finite" in refusal(WrongAnswerError, lambda: measure_point(session, 2, 1.0))
+
+
+def test_the_longer_level_decodes_a_thousand_steps() -> None:
+    session = open_session(bench("standard"), TINY, "float32")
+    details = measure_point(session, 2, 60.0)["details"]
+    assert details["itl_ms"]["samples"] >= 1000
+    assert "note" not in details["itl_ms"]
+    assert details["ttft_ms"]["samples"] == 100
