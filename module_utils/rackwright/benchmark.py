@@ -50,6 +50,7 @@ class _Record:
     errors: list[dict[str, Any]] = field(default_factory=list)
     not_applicable: list[dict[str, Any]] = field(default_factory=list)
     started: str | None = None
+    unreadable: str | None = None
 
     def add(self, line: Mapping[str, Any]) -> None:
         self.torch = line.get("torch", self.torch)
@@ -100,7 +101,7 @@ def _run_gpus(document: dict[str, Any], group: GroupRunner, request: Request, de
         if phase.kind == "node":
             _run_node(document, group, request, devices, phase.suites)
             continue
-        if phase.suites == ("llm_training",) and len(devices) < 2:
+        if phase.kind == "ranks" and phase.suites == ("llm_training",) and len(devices) < 2:
             continue  # one GPU has trained in the first phase
         devices = _run_group(document, group, request, devices, phase.suites, ranks=phase.kind == "ranks")
     summary = burn_summary(document["results"])
@@ -202,11 +203,15 @@ def _read_progress(path: str) -> _Record:
     record = _Record()
     if not os.path.exists(path):
         return record  # the child ended before it could write anything
-    with open(path, encoding="utf-8") as handle:
+    with open(path, encoding="utf-8", errors="replace") as handle:
         for line in handle:
             if not line.endswith("\n"):
                 break  # the child died while writing it
-            record.add(json.loads(line))
+            try:
+                record.add(json.loads(line))
+            except (ValueError, AttributeError):  # only a process whose memory is damaged writes such a line
+                record.unreadable = line[:80]
+                break
     return record
 
 
@@ -218,6 +223,11 @@ def _merge(document: dict[str, Any], device: str, outcome: ChildResult, record: 
     document["not_applicable"] += record.not_applicable
     if outcome.status != "ok":
         document["errors"].append(_child_error(device, outcome, record, request))
+    elif record.unreadable is not None:
+        detail = f"The process wrote down what cannot be read: {record.unreadable!r}."
+        step = "Test the node's memory, and read the kernel log."
+        entry = {"device": device, "suite": record.started, "reason": "error", "detail": detail, "next_step": step}
+        document["errors"].append(entry)
 
 
 def _child_error(device: str, outcome: ChildResult, record: _Record, request: Request) -> dict[str, Any]:

@@ -17,39 +17,10 @@ from typing import Any
 import pytest
 import torch_benchmark
 from ansible.module_utils.testing import patch_module_args
+from support.fake_cuda import install
 
 from ansible.module_utils.rackwright import benchmark, torch_runner, torch_suites
 from ansible.module_utils.rackwright.torch_bench import Bench, single
-
-FAKE_TORCH = """
-import os, time, ctypes
-assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "torch would number the fastest GPU first"
-mode = os.environ.get("FAKE_TORCH", "cpu")
-if mode == "hang": time.sleep(600)
-if mode == "segfault": ctypes.string_at(0)
-if mode == "broken": raise OSError("libcudart.so.13: cannot open shared object file")
-class _Props:
-    major, minor, total_memory, multi_processor_count, L2_cache_size = 9, 0, 80 << 30, 132, 50 << 20
-    name = "NVIDIA H100 80GB HBM3"
-    def __init__(self, index): self.uuid = f"0000-{index}"
-class cuda:
-    is_available = staticmethod(lambda: mode == "cuda")
-    device_count = staticmethod(lambda: 4 if mode == "cuda" else 0)
-    get_arch_list = staticmethod(lambda: ["sm_90"])
-    get_device_properties = staticmethod(_Props)
-    empty_cache = staticmethod(lambda: None)
-    current = None
-    def set_device(device): cuda.current = device
-class _C: _cuda_getDeviceCount = staticmethod(lambda: 3)
-class version: cuda = "13.0" if mode == "cuda" else None
-class _Cudnn:
-    is_available = staticmethod(lambda: True)
-    version = staticmethod(lambda: 91000)
-class backends: cudnn = _Cudnn
-__version__ = "2.13.0+cu130" if mode == "cuda" else "2.13.0+cpu"
-get_num_threads = lambda: 2
-manual_seed = lambda seed: None
-"""
 
 
 def _good(bench: Bench) -> list[dict[str, Any]]:
@@ -95,14 +66,9 @@ class _Meter:
 
 @pytest.fixture
 def fake_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    package = tmp_path / "site" / "torch"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(FAKE_TORCH)
-    monkeypatch.syspath_prepend(str(package.parent))
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
     for suite in ("kernel", "gemm", "memory"):
         monkeypatch.setitem(torch_suites.SUITES, suite, _good)
-    return lambda mode: monkeypatch.setenv("FAKE_TORCH", mode)
+    return install(tmp_path, monkeypatch)
 
 
 def run_module(capsys: pytest.CaptureFixture[str], check: bool = False, **params: Any) -> dict[str, Any]:
@@ -313,6 +279,27 @@ def test_a_half_written_line_of_a_dead_child_is_ignored(tmp_path: Path) -> None:
     path.write_text('{"start": "gemm"}\n{"result": {"suite"')
     record = benchmark._read_progress(str(path))
     assert (record.started, record.results) == ("gemm", [])
+
+
+@pytest.mark.parametrize("line", ["{half}", "[]", '{"result": 1}{"start": 2}', "\ufffd"])
+def test_what_a_damaged_process_wrote_is_no_traceback(
+    fake_torch: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+) -> None:
+    def damaged(bench: Bench) -> list[dict[str, Any]]:
+        with open(os.path.join(str(bench.scratch), f"progress-{bench.index}.jsonl"), "a", encoding="utf-8") as handle:
+            handle.write(line + "\n")
+        return _good(bench)
+
+    fake_torch("cuda")
+    monkeypatch.setitem(torch_suites.SUITES, "gemm", damaged)
+    document = run_module(capsys, suites=["kernel", "gemm"], devices=["0"])["torch_benchmark"]
+    assert len(document["results"]) == 1, "what stands before it is kept"
+    (error,) = document["errors"]
+    assert (error["device"], error["suite"], error["reason"]) == ("cuda:0", "gemm", "error")
+    assert "cannot be read" in error["detail"]
 
 
 def test_no_temporary_file_stays(
