@@ -145,8 +145,17 @@ class _Reader:
 
     def _ask(self, options: list[str], matches: tuple[str, ...]) -> tuple[list[Line], int, str]:
         """Return lines, number of lost messages, and what journalctl said beside them."""
-        # not -k, which would mean this boot only; not --quiet, which would hide that something is hidden
-        command = ["journalctl", "--no-pager", "--output=json", f"--output-fields={_FIELDS}", *options, *matches]
+        # not -k, which would mean this boot only; not --quiet, which would hide that something is hidden; --all, without
+        # which a message above 4 KiB is null
+        command = [
+            "journalctl",
+            "--no-pager",
+            "--all",
+            "--output=json",
+            f"--output-fields={_FIELDS}",
+            *options,
+            *matches,
+        ]
         try:
             status, output, complaint = self.run(command, PROGRAM_TIMEOUT_S)
         except TimeoutError as error:
@@ -166,7 +175,8 @@ class _Reader:
             lines = self._ask([*since, f"--lines={LINES_MAX}", f"--grep={URGENT}"], _KERNEL)[0]
         except _Unreadable:  # built without --grep: `truncated` tells that something may be missing
             return []
-        return [line for line in lines if (line.seconds or 0.0) < (oldest.seconds or 0.0)]
+        older = [line for line in lines if (line.seconds or 0.0) < (oldest.seconds or 0.0)]
+        return sorted(older, key=lambda line: line.seconds or 0.0)  # with --grep and --lines the newest comes first
 
     def _quiet_or_hidden(self, complaint: str) -> None:
         """Tell a quiet kernel (returns) from a journal that does not show the kernel's messages (raises)."""

@@ -200,7 +200,9 @@ ROWS: tuple[tuple[str, str | None, re.Pattern[str]], ...] = tuple(
 
 # A row is only tried when one of these words is in the text: most messages are none of this.
 HINT = re.compile(
-    r"NVRM|nvidia-|nouveau|Lockdown|Loading of|PKCS#7|disagrees about|version magic|AER|PCIe Bus Error|PCIe bandwidth"
+    r"NVRM(?=.*(?:Xid|fallen|RmInit|rm_init|probe|None of|I/O region|supported|API mism|GSP|[rR]pc|crash))"
+    r"|NVRM(?=.*(?:nvlink|loading))"
+    r"|nvidia-|nouveau|Lockdown|Loading of|PKCS#7|disagrees about|version magic|AER|PCIe Bus Error|PCIe bandwidth"
     r"|LOCKUP|lockup|rcu:|blocked|ut of memory|temperature|Hardware Error|Memory failure|mce:|EDAC|panic|BUG"
     r"|protection fault|Oops|-fs |XFS|BTRFS|md/raid|I/O error|medium error|nvme|mlx5_core|suppressed"
 )

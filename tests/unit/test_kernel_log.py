@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.kernel_samples import BOOTS, NOW
+from unit.kernel_samples import BOOTS, LOGS, NOW
 
 from ansible.module_utils.rackwright import kernel_events, kernel_lines, kernel_log
 from ansible.module_utils.rackwright.errors import InvalidInputError
@@ -72,6 +72,21 @@ def test_journal_over_boots(tmp_path: Path) -> None:
     assert f"--since=@{int(NOW - 3600)}" in command
     assert "_TRANSPORT=kernel" in command
     assert not {"-k", "-b", "--dmesg", "--boot", "-q", "--quiet"} & set(command)
+
+
+def test_what_journalctl_252_really_prints() -> None:
+    """Captured over a journal of two boots, written through systemd-journal-remote of the same version."""
+    lines, lost = kernel_lines.parse_journal((LOGS / "journal.json").read_text(encoding="utf-8"))
+    assert lost == 55
+    assert [len(line.text) for line in lines] == [59, 148, 55, kernel_lines.TEXT_MAX, 58]
+    assert len({line.boot_id for line in lines}) == 2
+    found = kernel_events.parse([line.record() for line in lines])
+    assert [(event["kind"], event["pci_address"], event["name"]) for event in found] == [
+        ("xid", "0000:1b:00.0", None),
+        ("fallen_off_bus", "0000:b3:00.0", None),
+        ("edac", None, None),
+        ("xid", "0000:1c:00.0", "日本"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +163,11 @@ def test_a_quiet_kernel_is_no_missing_one() -> None:
 def test_a_flood_keeps_what_is_urgent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_log, "LINES_MAX", 4)
     flood = "\n".join(entry(f"aer {n}", 100 - n) for n in range(5))
-    run, asked = journal((0, flood, ""), (0, entry(XID, 2000) + "\n" + entry("NVRM: in both", 97), ""))
+    run, asked = journal(
+        (0, flood, ""), (0, entry("NVRM: in both", 97) + "\n" + entry(XID, 1000) + "\n" + entry("SXid", 2000), "")
+    )
     log = read(source="journal", run=run)
-    assert [line["text"] for line in log["lines"]] == [XID, "aer 1", "aer 2", "aer 3", "aer 4"]
+    assert [line["text"] for line in log["lines"]] == ["SXid", XID, "aer 1", "aer 2", "aer 3", "aer 4"]
     assert log["truncated"]
     assert any(word.startswith("--grep=") for word in asked[1])
 
