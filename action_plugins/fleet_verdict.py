@@ -70,6 +70,8 @@ class ActionModule(ControlAction):
         found = {}
         # hosts that failed in an earlier play are judged as well: this list still names them
         for name in plain(variables.get("ansible_play_hosts_all") or []):
+            if name in (self._options["skipped"] or {}):
+                continue
             raw = variables["hostvars"].raw_get(name)
             part = {key: raw.get(registered.get(key, "")) or {} for key in _REGISTERED}
             expected = (promised.get("expected") or {}).get(name) or {}

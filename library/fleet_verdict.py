@@ -127,7 +127,9 @@ verdicts:
   returned: success, with O(mode=judge)
   type: dict
 digests:
-  description: Per node C(verdict), C(run_id), C(at) (UTC) and C(simulated), small enough for the fact cache.
+  description:
+    - Per node C(verdict), C(run_id), C(at) (UTC) and C(simulated), small enough for the fact cache. With O(suites) only
+      of nodes that failed.
   returned: success, with O(mode=judge)
   type: dict
 failed_nodes:
@@ -164,13 +166,6 @@ unfit:
   description: Node to the reason why it must not be loaded.
   returned: success, with O(mode=due)
   type: dict
-placements:
-  description:
-    - C(name) and C(groups) of every node for M(ansible.builtin.add_host), C(__benchmark_measured) for those that are
-      measured and C(__benchmark_judged) for those that get a verdict.
-  returned: success, with O(mode=due)
-  type: list
-  elements: dict
 table:
   description: One row per node with C(node), C(os), C(gpus), C(driver), C(torch), C(checks), C(verdict).
   returned: success, with O(mode=judge)

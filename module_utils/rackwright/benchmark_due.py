@@ -11,9 +11,6 @@ from typing import Any
 from . import proof, verdict_health
 from .verdict_record import Evidence, dig
 
-#: Groups that a benchmark run places its nodes into: those that are measured, and those that are judged.
-MEASURED, JUDGED = "__benchmark_measured", "__benchmark_judged"
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -27,8 +24,8 @@ class Wanted:
 def decide(
     nodes: Mapping[str, Any], proofs: Mapping[str, Any], wanted: Wanted, now: datetime | None = None
 ) -> dict[str, Any]:
-    """Return which nodes are measured (``due``, with the reason), which are not because nothing changed (``skipped``)
-    and which must not be loaded or gave no facts (``unfit``); and ``placements`` for add_host.
+    """Return which nodes are measured (``due``, with the reason), which are not because nothing changed (``skipped``),
+    and which must not be loaded or gave no facts (``unfit``).
 
     Args:
         nodes: per node ``facts``, ``health`` and ``benchmark`` (of the import of torch only) as they were registered.
@@ -51,9 +48,7 @@ def decide(
             skipped[name] = _unchanged(earlier, now or datetime.now(timezone.utc))
         else:
             due[name] = "asked for" if wanted.again else why
-    placements = [{"name": name, "groups": [MEASURED, JUDGED]} for name in due]
-    placements += [{"name": name, "groups": [JUDGED]} for name in unfit]
-    return {"due": due, "skipped": skipped, "unfit": unfit, "placements": placements}
+    return {"due": due, "skipped": skipped, "unfit": unfit}
 
 
 def _unfit(evidence: Evidence, node: Mapping[str, Any]) -> str | None:

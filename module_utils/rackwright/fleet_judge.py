@@ -46,7 +46,7 @@ def repeats(nodes: Mapping[str, Any], options: Options) -> dict[str, list[str]]:
     Raises:
         InvalidInputError: evidence, gates or rows that mean nothing.
     """
-    evidence = _evidence(nodes, options)
+    evidence = _evidence(nodes, options) if nodes or options.skipped is None else {}
     # only a node with a finished benchmark of real GPUs can fail by a number
     if options.check_mode or not any(entry.measured and entry.has_real_gpus for entry in evidence.values()):
         return {}
@@ -80,11 +80,13 @@ def judge_run(nodes: Mapping[str, Any], options: Options) -> dict[str, Any]:
     if options.skipped is None:
         text = reports.table_text(ordered, location, options.run_id, options.check_mode, notes)
     else:
-        text = speed_table.text(ordered, relative.stragglers, location, options.run_id, options.skipped, notes)
+        text = speed_table.text(
+            ordered, relative.stragglers, location, options.run_id, options.skipped, notes, options.check_mode
+        )
     return {
         "changed": False,
         "verdicts": {node: {key: document[key] for key in _SHOWN} for node, document in documents.items()},
-        "digests": {node: _digest(document, at) for node, document in documents.items()},
+        "digests": {node: _digest(document, at) for node, document in documents.items() if _speaks(document, options)},
         "failed_nodes": [document["node"] for document in ordered if document["verdict"] == verdict.FAIL],
         "stragglers": relative.stragglers,
         "notes": notes,
@@ -98,6 +100,11 @@ def _evidence(nodes: Mapping[str, Any], options: Options) -> dict[str, Evidence]
     return read_evidence(
         nodes, options.run_id, options.gates, options.extra_gpus, options.check_mode, suites=options.suites
     )
+
+
+def _speaks(document: Mapping[str, Any], options: Options) -> bool:
+    """Whether a verdict is one about the node: a part of a proof that went well proves nothing."""
+    return options.suites is None or document["verdict"] == verdict.FAIL
 
 
 def _digest(document: Mapping[str, Any], at: str) -> dict[str, Any]:

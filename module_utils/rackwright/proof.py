@@ -140,15 +140,12 @@ def updated(
         entry.pop("benchmarks", None)  # what failed since does not speak for the node any more
     measured = document.get("benchmark")
     if isinstance(measured, Mapping) and measured.get("level") in _LEVELS and mark:
-        entry["benchmarks"] = {
-            **(entry.get("benchmarks") or {}),
-            str(measured["level"]): {
-                **kept,
-                "at": at,
-                "suites": list(measured.get("suites") or []),
-                "whole": whole,
-                "torch": dig(document, "torch.version"),
-                "fingerprint": mark,
-            },
-        }
+        level, benchmarks = str(measured["level"]), dict(entry.get("benchmarks") or {})
+        state = {"torch": dig(document, "torch.version"), "fingerprint": mark}
+        earlier = benchmarks.get(level) or {}
+        # a part that was measured again, and well, says less than the whole that was measured of the same node
+        if whole or not earlier.get("whole") or {key: earlier.get(key) for key in state} != state:
+            suites = list(measured.get("suites") or [])
+            benchmarks[level] = {**kept, "at": at, "suites": suites, "whole": whole, **state}
+        entry["benchmarks"] = benchmarks
     return entry

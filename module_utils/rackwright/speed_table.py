@@ -26,19 +26,21 @@ def text(
     run_id: str,
     skipped: Mapping[str, str],
     notes: Sequence[str] = (),
+    check_mode: bool = False,
 ) -> str:
     """Return the whole summary of a benchmark.
 
     Args:
         documents: verdict documents of this run.
         stragglers: who is below its peers or its past, the slowest first.
-        location: path of the fleet's report, None in check mode.
+        location: path of the fleet's report, None where none was written.
         skipped: node to the reason why it was not benchmarked again.
     """
-    lines = ["Rackwright benchmark" + ("" if location else " (check mode: nothing was measured)"), ""]
+    lines = ["Rackwright benchmark" + (" (check mode: nothing was measured)" if check_mode else "")]
     ordered = sorted(documents, key=lambda document: _rank(document, stragglers))
     shown = ordered[:MAX_ROWS]
     if shown:
+        lines.append("")
         lines += table(COLUMNS, [row(document, stragglers) for document in shown], _SHRINK, _LEAST)
     if len(shown) < len(ordered):
         lines.append(f"... and {len(ordered) - len(shown)} more nodes, named in the fleet's report")
@@ -48,7 +50,8 @@ def text(
     lines += ["", totals(documents) if documents else "No node was benchmarked."]
     for note in notes:
         lines += textwrap.wrap(f"Note: {note}", WIDTH, subsequent_indent="  ")
-    lines.append(f"Reports: {location} (run {run_id})" if location else "Reports: none are written in check mode")
+    if location:
+        lines.append(f"Reports: {location} (run {run_id})")
     return "\n".join(lines)
 
 
@@ -64,13 +67,13 @@ def _worst(node: str, stragglers: Sequence[Mapping[str, Any]]) -> Mapping[str, A
 
 def row(document: Mapping[str, Any], stragglers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the row of one node: of each number that of its slowest GPU."""
-    results = [
-        entry
-        for entry in (document.get("benchmark") or {}).get("results") or []
-        if isinstance(entry, Mapping) and str(entry.get("device")) != "cpu"
-    ]
+    every = [e for e in (document.get("benchmark") or {}).get("results") or [] if isinstance(e, Mapping)]
+    results = [entry for entry in every if str(entry.get("device")) != "cpu"]
     worst = _worst(str(document["node"]), stragglers)
     found = {name: _slowest(results, *wanted) for name, wanted in _WANTED.items()}
+    if not results:
+        shown = {name: _slowest(every, *wanted) for name, wanted in _WANTED.items()}
+        found = {name: text if text == "-" else f"{text} (CPU)" for name, text in shown.items()}
     return {
         "node": str(document["node"]),
         "gpus": gpus_text(document.get("gpu")),
@@ -82,7 +85,7 @@ def row(document: Mapping[str, Any], stragglers: Sequence[Mapping[str, Any]]) ->
 
 #: Column to suite and beginning of the name of the numbers it shows.
 _WANTED = {
-    "gemm": ("gemm", ("gemm_bfloat16_8192", "gemm_float16_8192", "gemm_float32_8192")),
+    "gemm": ("gemm", ("gemm_bfloat16_8192", "gemm_float16_8192", "gemm_float32_8192", "gemm_float32")),
     "memory": ("memory", ("memory_copy",)),
     "pcie": ("pcie", ("",)),
     "llm": ("llm_inference", ("llm_goal",)),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import verdict_gates as gates
+from . import verdict_health
 from .measure import is_measurement
 from .verdict_record import (
     FAIL,
@@ -60,6 +61,10 @@ def _no_document(evidence: Evidence) -> Check | None:
     if evidence.measured is not None:
         return None
     result = evidence.benchmark
+    asked = verdict_health.asks_for(evidence)
+    if not result and asked:
+        reason = f"not measured: health asks for {asked}, and load would not make it better"
+        return check("torch.import", NOT_MEASURED, "node", reason=reason)
     if evidence.check_mode:
         reason = "check mode: the benchmark was planned, not run"
         return check("torch.import", NOT_MEASURED, "node", reason=reason)
