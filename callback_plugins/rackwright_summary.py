@@ -9,8 +9,8 @@ type: aggregate
 short_description: Print the tables of plans, fits and verdicts
 description:
   - Prints what the module fleet_verdict returned, below the recap: the verdicts are the last thing on the screen.
-  - Prints what fleet_export, gpu_plan, model_fit, node_diagnosis and serving_benchmark returned at once, where they
-    ran, and the progress of an update.
+  - Prints what fleet_export, gpu_plan, health_report, model_fit, node_diagnosis and serving_benchmark returned at once,
+    where they ran, and the progress of an update.
 requirements:
   - Listed in C(callbacks_enabled) of ansible.cfg.
 """
@@ -22,6 +22,7 @@ from ansible.plugins.callback import CallbackBase
 _AT_ONCE = (
     "fleet_export",
     "gpu_plan",
+    "health_report",
     "model_fit",
     "node_diagnosis",
     "serving_benchmark",
