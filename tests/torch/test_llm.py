@@ -219,7 +219,7 @@ def results(**options: Any) -> list[dict[str, Any]]:
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def tiny_results() -> list[dict[str, Any]]:
     """One run for all tests that only look at it."""
     return results()
@@ -266,7 +266,7 @@ def test_an_operating_point_says_everything_or_why_not() -> None:
     assert math.isclose(details["output_tokens_per_s"] * details["tpot_ms"], 2e3)
     job_ms = details["batch_prefill_ms"] + 15 * details["tpot_ms"]
     assert math.isclose(details["job_output_tokens_per_s"] * job_ms, 2 * 16 * 1e3)
-    assert details["total_tokens_per_s"] == 3 * details["job_output_tokens_per_s"]  # 32 in and 16 out
+    assert math.isclose(details["total_tokens_per_s"], 3 * details["job_output_tokens_per_s"])  # 32 in and 16 out
     assert (details["graphs"], details["graphs_missing"]) == (False, "the device is a CPU")
     assert set(details["attention_tried"]) == {"sdpa", "matmul"}
     assert details["attention_backend"] in details["attention_tried"]
