@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ansible.template import trust_as_template
 
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
-from rackwright import fleet_plan, lock, lock_file, plan_report, reports, tables
+from rackwright import ages, fleet_plan, lock, lock_file, plan_report, reports, tables
 from rackwright.control_action import ControlAction
 from rackwright.errors import InvalidInputError, MissingError
 from rackwright.fleet_inputs import FleetInputs, plain
@@ -27,6 +28,7 @@ ARGUMENT_SPEC = {
     "roles": {"type": "list", "elements": "str", "default": []},
     "probe": {"type": "str", "default": "__site_probe"},
     "facts": {"type": "str", "choices": ["gather", "cache"], "default": "gather"},
+    "max_age": {"type": "float", "default": ages.MAX_AGE_HOURS},
     "receipts": {"type": "str", "choices": ["use", "ignore"], "default": "use"},
     "prove": {"type": "str", "choices": ["changed", "all"], "default": "changed"},
     "proofs": {"type": "path"},
@@ -84,10 +86,17 @@ class ActionModule(ControlAction):
         return {
             "changed": before != after,
             "diff": [{"before_header": path, "after_header": path, "before": before, "after": after}],
-            "table_text": plan_report.plan_text(planned, path, written),
+            "table_text": "\n".join([plan_report.plan_text(planned, path, written), *self._ages(members)]),
             "unsolved": unsolved,
             "changes": {n: {"state": c["state"], "reboot": c["reboot"]} for n, c in planned["changes"].items()},
         }
+
+    def _ages(self, members: Sequence[fleet_plan.Member]) -> list[str]:
+        """How old what was believed without asking is."""
+        if self._options["facts"] != "cache":
+            return []
+        times = {member.name: member.gpu.get("collected_at") for member in members if member.gpu and member.node}
+        return ages.cache_lines(plain(times), datetime.datetime.now(datetime.timezone.utc), self._options["max_age"])
 
     def _keep_previous(self, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> None:
         """Leave what nodes had before beside the lock: the target of a rollback by hand."""

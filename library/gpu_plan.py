@@ -38,10 +38,14 @@ options:
     type: str
     default: __site_probe
   facts:
-    description: V(gather) believes only facts of this run, V(cache) also cached ones.
+    description: V(gather) believes only facts of this run, V(cache) also cached ones, and says how old they are.
     type: str
     choices: [gather, cache]
     default: gather
+  max_age:
+    description: Hours after which cached facts are called stale.
+    type: float
+    default: 168
   receipts:
     description: V(ignore) counts every role as stale.
     type: str

@@ -94,6 +94,10 @@ options:
   extra_tables:
     description: The site's own rows, merged into the tables last.
     type: raw
+  max_age:
+    description: Hours after which facts of a node are called stale; the table says how old they are.
+    type: float
+    default: 168
   report:
     description: File on the control node for the whole result as JSON.
     type: path
@@ -159,6 +163,7 @@ report:
   type: str
 """
 
+import datetime
 import json
 import os
 import traceback
@@ -167,7 +172,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible.module_utils.rackwright import sizing, sizing_report
+from ansible.module_utils.rackwright import ages, sizing, sizing_report
 from ansible.module_utils.rackwright.errors import InvalidInputError, RackwrightError
 from ansible.module_utils.rackwright.reports import write_json
 
@@ -195,6 +200,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "training": {"type": "dict"},
     "tables": {"type": "path", "required": True},
     "extra_tables": {"type": "raw"},
+    "max_age": {"type": "float", "default": ages.MAX_AGE_HOURS},
     "report": {"type": "path"},
 }
 
@@ -242,6 +248,15 @@ def compute(params: dict[str, Any]) -> dict[str, Any]:
     return sizing.plan(shape, request, sizing.targets_of(params["nodes"], params["cards"], tables), tables)
 
 
+def facts_age(params: dict[str, Any]) -> list[str]:
+    """Return how old the facts of the nodes are: they were taken from the cache."""
+    names = [params["node"]] if params["node"] else list(params["nodes"])
+    facts = {name: (params["nodes"].get(name) or {}).get("gpu") or {} for name in names}
+    times = {name: gpu.get("collected_at") for name, gpu in facts.items() if gpu}
+    lines = ages.cache_lines(times, datetime.datetime.now(datetime.timezone.utc), params["max_age"])
+    return ["", *lines] if lines else []
+
+
 def main() -> None:
     """Compute, write the report, return the table."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
@@ -250,7 +265,7 @@ def main() -> None:
     params = module.params
     try:
         document = compute(params)
-        text = sizing_report.text(document)
+        text = "\n".join([sizing_report.text(document), *facts_age(params)])
         if params["report"] and not module.check_mode:
             write_json(params["report"], document)
     except RackwrightError as error:

@@ -52,7 +52,7 @@ def age_text(seconds: float | None) -> str:
         return "of unknown age"
     if seconds < -_SKEW:
         return f"dated {_amount(-seconds)} ahead: a clock is wrong"
-    return "just now" if seconds < _UNITS[0][1] else f"{_amount(seconds)} old"
+    return "less than a minute old" if seconds < _UNITS[0][1] else f"{_amount(seconds)} old"
 
 
 def _amount(seconds: float) -> str:

@@ -7,7 +7,7 @@ import datetime
 
 import pytest
 
-from ansible.module_utils.rackwright.ages import age_seconds, age_text, is_stale, parse_time
+from ansible.module_utils.rackwright.ages import age_seconds, age_text, cache_lines, is_stale, parse_time
 
 NOW = datetime.datetime(2026, 11, 30, 12, 0, tzinfo=datetime.timezone.utc)
 
@@ -15,8 +15,8 @@ NOW = datetime.datetime(2026, 11, 30, 12, 0, tzinfo=datetime.timezone.utc)
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "just now"),
-        (59.9, "just now"),
+        (0, "less than a minute old"),
+        (59.9, "less than a minute old"),
         (60, "1 minute old"),
         (3599, "59 minutes old"),
         (3600, "1 hour old"),
@@ -25,7 +25,7 @@ NOW = datetime.datetime(2026, 11, 30, 12, 0, tzinfo=datetime.timezone.utc)
         (3 * 86400 + 80000, "3 days old"),
         (364 * 86400, "364 days old"),
         (800 * 86400, "2 years old"),
-        (-299, "just now"),
+        (-299, "less than a minute old"),
         (-301, "dated 5 minutes ahead: a clock is wrong"),
         (-7300, "dated 2 hours ahead: a clock is wrong"),
         (None, "of unknown age"),
@@ -67,3 +67,40 @@ def test_a_moment_is_in_utc() -> None:
 )
 def test_stale_begins_after_the_limit(seconds: float | None, hours: float, stale: bool) -> None:
     assert is_stale(seconds, hours) is stale
+
+
+MINUTES, HOURS, DAYS = "2026-11-30T11:55:00Z", "2026-11-30T08:00:00Z", "2026-11-18T12:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("times", "lines"),
+    [
+        ({}, []),
+        ({"n1": HOURS}, ["Cached facts of n1: 4 hours old."]),
+        ({"n1": HOURS, "n2": HOURS}, ["Cached facts of 2 nodes: 4 hours old."]),
+        ({"n1": HOURS, "n2": MINUTES}, ["Cached facts of 2 nodes: 5 minutes old to 4 hours old."]),
+        (
+            {"n1": DAYS, "n2": MINUTES},
+            [
+                "Cached facts of 2 nodes: 5 minutes old to 12 days old.",
+                "Stale, older than 168 hours: n1 (12 days old). playbooks/gather-facts.yml asks them again.",
+            ],
+        ),
+        (
+            {"n1": None},
+            [
+                "Cached facts of n1: of unknown age.",
+                "Stale, older than 168 hours: n1 (of unknown age). playbooks/gather-facts.yml asks them again.",
+            ],
+        ),
+    ],
+)
+def test_whoever_uses_cached_facts_says_how_old_they_are(times: dict[str, str | None], lines: list[str]) -> None:
+    assert cache_lines(times, NOW) == lines
+
+
+def test_many_stale_nodes_are_counted() -> None:
+    assert (
+        "n0 (12 days old), n1 (12 days old) and 3 more."
+        in cache_lines({f"n{i}": DAYS for i in range(5)}, NOW, most=2)[1]
+    )

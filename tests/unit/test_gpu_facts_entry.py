@@ -102,3 +102,41 @@ def test_cached_facts_become_groups(tmp_path: Path) -> None:
 def test_constructed_inventory_is_read_after_the_hosts() -> None:
     for source in CONSTRUCTED:
         assert max(path.name for path in source.parent.iterdir() if path.is_file()) == source.name
+
+
+def test_a_node_that_does_not_answer_says_how_old_its_facts_are(tmp_path: Path) -> None:
+    node = SimulatedNode(tmp_path, "h100x8")
+    environment = simulation(node, tmp_path / "cache")
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text("gpu_nodes: {hosts: {n1: {ansible_connection: local}}}\n", encoding="utf-8")
+    gather = ["-i", str(hosts), "playbooks/gather-facts.yml", "-e", f"gpu_facts_sysroot={node.sysroot}"]
+    run("ansible-playbook", *gather, environment=environment)
+    away = (
+        "all: {hosts: {n1: {ansible_host: 127.0.0.1, ansible_port: 1}, n2: {ansible_host: 127.0.0.1, ansible_port: 1}}}"
+    )
+    hosts.write_text(away, encoding="utf-8")
+
+    with pytest.raises(AssertionError) as failed:
+        run("ansible-playbook", *gather, environment=environment)
+    flat = " ".join(str(failed.value).split())
+
+    assert "Its cached facts are less than a minute old: 8 GPU(s), ready: 8 simulated GPUs answer" in flat
+    assert flat.count("Nothing is cached of it.") >= 1
+    assert "failed=1" in flat
+
+
+def test_plans_and_fits_say_how_old_the_facts_are_that_they_use(tmp_path: Path) -> None:
+    node = SimulatedNode(tmp_path, "h100x8")
+    environment = simulation(node, tmp_path / "cache")
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text("gpu_nodes: {hosts: {n1: {ansible_connection: local}}}\n", encoding="utf-8")
+    on = ["-i", str(hosts), "-e", "facts_max_age=0"]
+    run("ansible-playbook", *on, "playbooks/gather-facts.yml", "-e", f"gpu_facts_sysroot={node.sysroot}",
+        environment=environment)  # fmt: skip
+    plan = run("ansible-playbook", *on, "playbooks/plan-stack.yml", "-e", "plan_facts=cache", "--check",
+               environment=environment)  # fmt: skip
+    fit = run("ansible-playbook", *on, "playbooks/fit-models.yml", "-e", "node=n1", environment=environment)
+
+    for text in (plan, fit):
+        assert "Cached facts of n1: less than a minute old." in text
+        assert "Stale, older than 0 hours: n1 (less than a minute old)." in text

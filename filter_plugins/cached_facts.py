@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups of a node by its cached facts, for ``zz-gpu.constructed.yml``.
+"""What follows from cached facts: groups for ``zz-gpu.constructed.yml``, and how old a fact is.
 
-One filter in place of an expression per group: every ``ansible`` command reads the inventory, and each expression costs
-a millisecond per host.
+One filter makes all groups, in place of an expression for each: every ``ansible`` command reads the inventory, and each
+expression costs a millisecond per host.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
-from rackwright.ages import MAX_AGE_HOURS
+from rackwright.ages import MAX_AGE_HOURS, age_seconds, age_text
 from rackwright.fleet_groups import groups_of
 
 
@@ -31,9 +31,14 @@ def fleet_groups(gpu: Any, health: Any = None, verdict: Any = None, max_age: Any
     return groups_of(facts, hours, datetime.datetime.now(datetime.timezone.utc))
 
 
+def fact_age(moment: Any) -> str:
+    """Return ``3 days old`` for the time stamp of a fact."""
+    return age_text(age_seconds(moment, datetime.datetime.now(datetime.timezone.utc)))
+
+
 class FilterModule:
     """Filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name them for templates."""
-        return {"fleet_groups": fleet_groups}
+        return {"fleet_groups": fleet_groups, "fact_age": fact_age}
