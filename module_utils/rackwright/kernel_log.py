@@ -145,8 +145,8 @@ class _Reader:
 
     def _ask(self, options: list[str], matches: tuple[str, ...]) -> tuple[list[Line], int, str]:
         """Return lines, number of lost messages, and what journalctl said beside them."""
-        # not -k, which would mean this boot only; not --quiet, which would hide that something is hidden; --all, without
-        # which a message above 4 KiB is null
+        # not -k, which would mean this boot only; not --quiet, which would hide that something is hidden; and --all,
+        # without which a message above 4 KiB is null
         command = [
             "journalctl",
             "--no-pager",

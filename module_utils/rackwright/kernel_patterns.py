@@ -58,6 +58,11 @@ ROWS: tuple[tuple[str, str | None, re.Pattern[str]], ...] = tuple(
             "probe",
             r"NVRM: None of the NVIDIA (?:graphics adapters|devices) were (?:initialized|probed)",
         ),
+        (
+            "rm_init_failed",
+            "probe",
+            rf"nvidia(?: |: probe of ){_PCI}:? (?:probe with driver nvidia )?failed with error",
+        ),
         ("bar_invalid", None, rf"NVRM: .*I/O region assigned to your NVIDIA device is invalid.*?\(PCI:{_PCI}\)"),
         ("bar_invalid", None, r"NVRM: .*I/O region assigned to your NVIDIA device is invalid"),
         ("gpu_unsupported", None, rf"NVRM: .*NVIDIA GPU {_PCI}.*is not supported"),
@@ -202,6 +207,7 @@ ROWS: tuple[tuple[str, str | None, re.Pattern[str]], ...] = tuple(
 HINT = re.compile(
     r"NVRM(?=.*(?:Xid|fallen|RmInit|rm_init|probe|None of|I/O region|supported|API mism|GSP|[rR]pc|crash))"
     r"|NVRM(?=.*(?:nvlink|loading))"
+    r"|nvidia.*failed with error"
     r"|nvidia-|nouveau|Lockdown|Loading of|PKCS#7|disagrees about|version magic|AER|PCIe Bus Error|PCIe bandwidth"
     r"|LOCKUP|lockup|rcu:|blocked|ut of memory|temperature|Hardware Error|Memory failure|mce:|EDAC|panic|BUG"
     r"|protection fault|Oops|-fs |XFS|BTRFS|md/raid|I/O error|medium error|nvme|mlx5_core|suppressed"

@@ -153,6 +153,15 @@ def test_silence_is_a_reason_never_health(answers: list[Any], words: str) -> Non
     assert (log["lines"], log["source"]) == ([], None)
 
 
+def test_a_hanging_journalctl_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "journalctl"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(kernel_log, "PROGRAM_TIMEOUT_S", 0.1)
+    assert "did not answer within 0.1 s" in read(source="journal")["missing"]
+
+
 def test_a_quiet_kernel_is_no_missing_one() -> None:
     run, asked = journal((0, "-- No entries --\n", ""), (0, entry("an old one", 900_000), ""))
     log = read(source="journal", run=run)

@@ -51,6 +51,13 @@ def test_the_table_is_whole() -> None:
     assert {row["immediate_action"] for row in rows} - {None} == set(xid_rules._BUCKETS)
 
 
+def test_check_names_a_stale_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(make_tables, "load", lambda: [])
+    monkeypatch.setattr(make_tables, "load_xids", lambda: {"xids": []})
+    assert make_tables.main(["--check"]) == 1
+    assert "xid_data.py is stale" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("code", sorted(XIDS))
 def test_every_code(code: int) -> None:
     found = xid_rules.judge(event(code))
@@ -264,6 +271,21 @@ def test_company_of_an_xid() -> None:
     assert "run_field_diagnostics" in words(found[3])
     (alone,) = judged(xid("31, pid=1, name=a, Ch 1"))
     assert "run_field_diagnostics" not in words(alone)
+
+
+def test_the_page_names_every_kind_with_its_severities() -> None:
+    page = (make_tables.ROOT / "docs/kernel-log.md").read_text(encoding="utf-8").split("## Kinds")[1]
+    written: dict[str, set[str | None]] = {}
+    for row in page.splitlines():
+        if row.startswith("| `"):
+            kinds, _what, severities = row.strip("| ").split(" | ")
+            levels = {None if word == "none" else word for word in severities.split(", ")}
+            written.update({kind.strip("`"): levels for kind in kinds.split(", ")})
+    ruled: dict[str, set[str | None]] = {}
+    for (kind, sub), rule in kernel_rules.RULES.items():
+        if (kind, sub) != ("mlx5", "link_up"):
+            ruled.setdefault(kind, set()).add(rule[0])
+    assert written == ruled
 
 
 def test_outside_the_window_nothing_is_left_to_judge(tmp_path: Any) -> None:
