@@ -57,7 +57,7 @@ def quantised_points(session: Session, points: Sequence[Mapping[str, Any]]) -> I
     for kind in KINDS:
         reason = missing or unfit(bench, torchao, kind)
         if reason is not None:
-            yield _not_applicable(bench, kind, reason)
+            yield bench.not_applicable(SUITE, reason, weights=kind.name)
             continue
         llm_measure.release(bench)
         yield from _points(session, torchao, kind, points)
@@ -189,13 +189,15 @@ def _points(
         if not is_out_of_memory(error):
             raise
     if quantised is None:
-        yield _not_applicable(bench, kind, "the model does not fit into the memory in 8 bit either")
+        yield bench.not_applicable(SUITE, "the model does not fit into the memory in 8 bit either", weights=kind.name)
         return
     for batch, reference in chosen.items():
         result = _attempt(quantised, batch)
         llm_measure.release(bench)
         if result is None:
-            yield _not_applicable(bench, kind, f"a batch of {batch} does not fit beside the weights it converts")
+            yield bench.not_applicable(
+                SUITE, f"a batch of {batch} does not fit beside the weights it converts", weights=kind.name
+            )
         else:
             yield compared(result, reference)
 
@@ -247,7 +249,3 @@ def _session(session: Session, torchao: Any, kind: Kind) -> Session:
         build_s=time.perf_counter() - started,
         extra={**session.extra, **extra},
     )
-
-
-def _not_applicable(bench: Bench, kind: Kind, reason: str) -> dict[str, Any]:
-    return {"not_applicable": {"suite": SUITE, "device": bench.device, "reason": f"{kind.name}: {reason}"}}

@@ -68,8 +68,8 @@ class Level:
 
 
 CPU_LEVELS = {
-    "quick": Level(2, 4, 32, 0.2, 0.5, 3, 10),
-    "standard": Level(2, 4, 64, 0.5, 1.0, 3, 20),
+    "quick": Level(2, 4, 32, 0.1, 0.2, 3, 10),
+    "standard": Level(2, 4, 64, 0.2, 0.5, 3, 20),
     "full": Level(2, 8, 64, 1.0, 2.0, 5, 40),
 }
 #: Eight layers show what a technique does to speed and memory as well as all of them, in a quarter of the time.

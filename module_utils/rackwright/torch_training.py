@@ -24,6 +24,8 @@ SUITE = "llm_training"
 #: The workload whose smallest member fits the smallest cards: a vocabulary of 32,000 needs an eighth of the memory that
 #: one of 152,000 or 128,000 does.
 DEFAULT_WORKLOAD = "llama2-7b-mha"
+#: A card much slower than its level was made for takes as many times the planned seconds before the rest is left out.
+PATIENCE = 2
 #: A process whose partner died waits this long in a collective operation before it gives up.
 _GROUP_TIMEOUT = timedelta(minutes=3)
 
@@ -64,10 +66,11 @@ def training_suite(bench: Bench) -> Iterator[dict[str, Any]]:
     try:
         workload = choose(bench, memory_bytes(bench))
     except llm_step.UnsupportedError as error:
-        yield _not_applicable(bench, str(error))
+        yield bench.not_applicable(SUITE, str(error))
         return
     dtype = llm_training_plan.plain_dtype(bench.on_gpu, bench.info.get("compute_capability"))
-    yield from compare(bench, workload, llm_training_plan.techniques(dtype, workload.size.batch))
+    deadline = time.monotonic() + PATIENCE * bench.level.llm_training_s
+    yield from compare(bench, workload, llm_training_plan.techniques(dtype, workload.size.batch), deadline)
 
 
 def memory_bytes(bench: Bench) -> int:
@@ -99,27 +102,34 @@ def choose(bench: Bench, memory: int) -> Workload:
     return Workload(load.name, load.shape, build, size)
 
 
-def compare(bench: Bench, workload: Workload, chosen: list[Technique]) -> Iterator[dict[str, Any]]:
+def compare(
+    bench: Bench, workload: Workload, chosen: list[Technique], deadline: float | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield one result per technique, each held against the first; what this torch cannot do is not applicable.
 
     A technique that fails for another reason than memory does not keep the others from being measured: it is raised
-    after them.
+    after them. None is begun after ``deadline`` (of ``time.monotonic``).
     """
     bench.flush = None  # a step moves far more than a cache holds, and the buffer's memory is needed
     reference = _Reference()
     failure: str | None = None
     for technique in chosen:
+        if deadline is not None and time.monotonic() > deadline:
+            late = f"the time that the level {bench.level_name} gives to training is used up"
+            yield bench.not_applicable(SUITE, late, technique=technique.name)
+            continue
         try:
             result = measure_technique(bench, workload, technique, reference)
         except llm_step.UnsupportedError as error:
-            yield _not_applicable(bench, f"{technique.name}: {error}")
+            yield bench.not_applicable(SUITE, str(error), technique=technique.name)
             continue
         except Exception as error:
             # as text: the error itself would keep the failed technique's tensors alive
             failure = failure or f"{technique.name}: {type(error).__name__}: {error}"
             continue
         finally:
-            release(bench)
+            gc.collect()  # an error's frames, and blocks that refer to themselves, hold what the next one needs
+            bench.release()
         if technique is chosen[0]:
             reference = _Reference(result["name"], result["value"] or None, result["details"]["peak_memory_bytes"])
         yield result
@@ -136,17 +146,6 @@ def measure_technique(bench: Bench, workload: Workload, technique: Technique, re
             raise
         reason = " ".join(str(error).split())[:300]
     return _out_of_memory(bench, workload, technique, reference, reason)
-
-
-def _not_applicable(bench: Bench, reason: str) -> dict[str, Any]:
-    return {"not_applicable": {"suite": SUITE, "device": bench.device, "reason": reason}}
-
-
-def release(bench: Bench) -> None:
-    """Give back what a technique held, so that the next one starts with an empty device."""
-    gc.collect()
-    if bench.on_gpu:
-        bench.torch.cuda.empty_cache()
 
 
 @dataclass

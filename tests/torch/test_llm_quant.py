@@ -77,10 +77,8 @@ def test_quantised_answers_are_close_and_precision_is_put_back() -> None:
 def test_torchao_itself_halves_the_bytes_or_is_missed() -> None:
     if not HAS_TORCHAO:
         entries = list(llm_quant.quantised_points(session_of(), []))
-        assert [entry["not_applicable"]["reason"] for entry in entries] == [
-            "int8wo: torchao is not installed",
-            "fp8wo: torchao is not installed",
-        ]
+        said = [(entry["not_applicable"]["weights"], entry["not_applicable"]["reason"]) for entry in entries]
+        assert said == [(kind.name, "torchao is not installed") for kind in llm_quant.KINDS]
         return
     torchao, missing = llm_quant.load(session_of().bench)
     assert missing is None
@@ -141,7 +139,7 @@ def test_a_model_that_does_not_fit_is_a_reason() -> None:
     (entry,) = llm_quant._points(session_of(), rounding(fail_at=2), INT8, [])
     said = entry["not_applicable"]
     assert said["suite"] == "llm_inference"
-    assert said["reason"] == "int8wo: the model does not fit into the memory in 8 bit either"
+    assert (said["weights"], said["reason"]) == ("int8wo", "the model does not fit into the memory in 8 bit either")
 
 
 def test_products_of_one_row_are_compiled_and_others_are_not() -> None:

@@ -136,8 +136,8 @@ def test_parameters_and_kept_bytes_are_as_planned() -> None:
 
 
 def test_every_technique_gives_a_result() -> None:
-    results = list(torch_training.training_suite(bench_of()))
-    plan = llm_training_plan.techniques("bfloat16", 4)
+    plan, bench = llm_training_plan.techniques("bfloat16", 4), bench_of()
+    results = list(torch_training.compare(bench, torch_training.choose(bench, 1 << 34), plan))
     assert [entry["name"] for entry in results] == [f"llm_train_tiny_{one.name}" for one in plan]
     for entry in results:
         details = entry["details"]
@@ -149,6 +149,12 @@ def test_every_technique_gives_a_result() -> None:
         if entry is not results[0]:
             assert details["compared_with"] == results[0]["name"]
             assert abs(details["tokens_ratio"] - entry["value"] / results[0]["value"]) < 1e-9
+
+
+def test_the_suite_begins_with_the_plain_step() -> None:
+    first = next(iter(torch_training.training_suite(bench_of())))
+    assert (first["name"], first["details"]["compared_with"]) == ("llm_train_tiny_bf16", None)
+    assert first["details"]["layers"] == TINY.layers
 
 
 def test_what_fails_in_one_technique_stays_in_it() -> None:
@@ -175,6 +181,13 @@ def test_a_model_that_the_card_cannot_hold_is_not_applicable() -> None:
     assert (said["suite"], said["device"]) == ("llm_training", "cpu")
     assert said["reason"].startswith("one layer of llama3-8b-gqa with its optimizer takes about 2")
     assert said["reason"].endswith("GiB, and the card has 8.0")
+
+
+def test_no_technique_is_begun_after_the_levels_time() -> None:
+    workload = torch_training.Workload("tiny", TINY, failing_once(ValueError()), llm_training_plan.Size(2, 4, 32))
+    (entry,) = torch_training.compare(bench_of(), workload, [BF16], deadline=0.0)
+    assert entry["not_applicable"]["technique"] == "bf16"
+    assert "the level quick gives to training is used up" in entry["not_applicable"]["reason"]
 
 
 def failing_once(error: Exception) -> Callable[[Bench, int], Any]:
