@@ -54,9 +54,10 @@ def export(
     proofs = reports.read_proofs(reports.proofs_path(directory))
     found = {name: newest_report(directory, name, host["facts"], proofs) for name, host in hosts.items()}
     nodes = {
-        name: fleet_facts.node_facts(host["facts"], found[name], host["max_age"], now) for name, host in hosts.items()
+        name: fleet_facts.node_facts(host["facts"], found[name][0], host["max_age"], now)
+        for name, host in hosts.items()
     }
-    problems = [report for report in found.values() if isinstance(report, str)]
+    problems = [sentence for _report, sentences in found.values() for sentence in sentences]
     variables = {name: {**host["variables"], "rackwright": hostvars(nodes[name])} for name, host in hosts.items()}
     document = fleet_facts.document(nodes, now)
     texts = _texts(include, variables, groups, document)
@@ -79,15 +80,33 @@ def export(
 
 def newest_report(
     directory: str, node: str, facts: Mapping[str, Any], proofs: Mapping[str, Any]
-) -> dict[str, Any] | str | None:
-    """Return the document of a node's last verdict, or in one sentence why it cannot be read, or None: never proven."""
-    verdict = facts.get("gpu_verdict")
-    last = proofs.get(node) if isinstance(proofs.get(node), Mapping) else None
-    said = [entry.get("run_id") for entry in (last, verdict) if isinstance(entry, Mapping)]
-    # of what was cached and what was kept beside the reports the later run counts: its identifier is its time
-    run_id = max((str(run) for run in said if run), default=None)
-    if run_id is None:
-        return None
+) -> tuple[dict[str, Any] | str | None, list[str]]:
+    """Return the newest report of a node that has a benchmark, or the newest one, or why none can be read, or None
+    where it was never proven; and a sentence for each report on the way that cannot be read.
+    """
+    newest: dict[str, Any] | None = None
+    problems: list[str] = []
+    for run_id in _runs(facts.get("gpu_verdict"), proofs.get(node)):
+        found = _read_report(directory, node, run_id)
+        if isinstance(found, str):
+            problems.append(found)
+        elif found.get("benchmark"):
+            return found, problems
+        else:
+            newest = newest or found
+    return newest or (problems[0] if problems else None), problems
+
+
+def _runs(verdict: Any, proof: Any) -> list[str]:
+    """Identifiers of the runs that reported on a node, the latest first: an identifier is a time."""
+    entries = [entry for entry in (verdict, proof) if isinstance(entry, Mapping)]
+    for entry in tuple(entries):
+        benchmarks = entry.get("benchmarks")
+        entries += [one for one in (benchmarks or {}).values() if isinstance(one, Mapping)]
+    return sorted({str(entry["run_id"]) for entry in entries if entry.get("run_id")}, reverse=True)
+
+
+def _read_report(directory: str, node: str, run_id: str) -> dict[str, Any] | str:
     try:
         name = os.path.join(reports.file_name(run_id)[: -len(".json")], reports.file_name(node))
     except RackwrightError as error:

@@ -27,6 +27,7 @@ _MISSING = {
 }
 _SIMULATED = "simulated GPUs run nothing: their speed is not measured"
 _DEVICE = ("index", "uuid", "name", "catalogue_id", "architecture", "compute_capability", "vbios_version", "state")
+_HEALTH = ("severity", "worst", "findings", "findings_dropped", "summary", "collected_at")
 
 
 def node_facts(
@@ -167,7 +168,7 @@ def _models(devices: Any) -> list[dict[str, Any]]:
 def _health(health: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if health is None:
         return None
-    return {key: health.get(key) for key in ("severity", "worst", "findings", "collected_at")}
+    return {key: health.get(key) for key in _HEALTH}
 
 
 def _verdict(verdict: Mapping[str, Any] | None) -> dict[str, Any] | None:

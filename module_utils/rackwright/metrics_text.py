@@ -23,6 +23,7 @@ FAMILIES = {
     "rackwright_node_verdict": "1 for the verdict of the node's last proof, 0 for the other words.",
     "rackwright_verdict_timestamp_seconds": "When the verdict was given, in seconds since 1970.",
     "rackwright_health_severity": "Worst health finding: 0 none, 1 monitor, 2 reset, 3 reboot, 4 isolate.",
+    "rackwright_health_checks": "Health checks by what came of them.",
     "rackwright_health_timestamp_seconds": "When the health was checked, in seconds since 1970.",
     "rackwright_gpu_info": "A GPU, as the node said when it was last asked. Always 1.",
     "rackwright_gpu_memory_bytes": "Memory of the GPU.",
@@ -60,6 +61,9 @@ def _samples(record: Mapping[str, Any]) -> Iterator[_Sample]:
         yield "rackwright_verdict_timestamp_seconds", {}, _seconds(record["verdict"]["at"])
     if record["health"]:
         yield "rackwright_health_severity", {}, _LADDER.get(str(record["health"]["severity"]))
+        counts = record["health"]["summary"]
+        if isinstance(counts, Mapping):
+            yield from (("rackwright_health_checks", {"state": state}, count) for state, count in counts.items())
         yield "rackwright_health_timestamp_seconds", {}, _seconds(record["health"]["collected_at"])
     if record["benchmark"] and not record["simulated"]:
         yield from _benchmark(record)

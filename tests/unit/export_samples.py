@@ -18,7 +18,15 @@ def cached(simulated: bool = False, **changes: Any) -> dict[str, Any]:
     """The cached facts of a node that was asked yesterday and proven an hour ago; None takes one out."""
     facts = {
         "gpu": samples.gpu(simulated=simulated, collected_at=YESTERDAY),
-        "gpu_health": {"severity": "reset", "worst": "gpu0", "findings": [], "collected_at": LONG_AGO},
+        "gpu_health": {
+            "severity": "reset",
+            "worst": "reset: gpu.ecc gpu0: uncorrected errors",
+            "findings": [{"id": "gpu.ecc", "subject": "gpu0", "severity": "reset", "reason": "uncorrected errors"}],
+            "findings_dropped": 0,
+            "summary": {"ok": 40, "finding": 1, "not_applicable": 9, "not_measured": 2},
+            "simulated": simulated,
+            "collected_at": LONG_AGO,
+        },
         "gpu_verdict": {"verdict": "warn", "run_id": RUN, "at": "2026-11-30T11:00:00Z", "simulated": simulated},
         **changes,
     }

@@ -150,15 +150,27 @@ def test_many_unreadable_reports_are_counted(tmp_path: Path) -> None:
     assert "... and 6 more reports that cannot be read" in text
 
 
-def test_the_later_run_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("latest", "run_id", "told"),
+    [
+        ({}, "20261130T113000Z", 0),
+        ({"benchmark": None}, RUN, 0),  # a run that measured nothing takes no number away
+        ("{", RUN, 1),
+        (None, RUN, 1),
+    ],
+)
+def test_the_latest_benchmark_counts(tmp_path: Path, latest: Any, run_id: str, told: int) -> None:
     later = "20261130T113000Z"
     keep(tmp_path, report())
-    keep(tmp_path, report(run_id=later), run_id=later)
-    proofs = {"nodes": {"n1": {"verdict": "pass", "run_id": later}}}
+    if latest is not None:
+        keep(tmp_path, latest if isinstance(latest, str) else report(run_id=later, **latest), run_id=later)
+    benchmarks = {"quick": {"run_id": RUN}, "standard": {"run_id": later}}
+    proofs = {"nodes": {"n1": {"verdict": "pass", "run_id": "20261130T100000Z", "benchmarks": benchmarks}}}
     (tmp_path / "proofs.json").write_text(json.dumps(proofs), encoding="utf-8")
-    export(tmp_path)
+    result = export(tmp_path, {"n1": host(cached(gpu_verdict=None))})
 
-    assert facts_of(tmp_path)["nodes"]["n1"]["benchmark"]["run_id"] == later
+    assert facts_of(tmp_path)["nodes"]["n1"]["benchmark"]["run_id"] == run_id
+    assert " ".join(result["table_text"].split()).count("Could not read the report") == told
 
 
 @pytest.mark.parametrize("run_id", ["../../etc", "..", "a\0b"])

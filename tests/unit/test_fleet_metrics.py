@@ -33,6 +33,7 @@ def test_a_node_with_everything_gives_every_metric() -> None:
     assert only(found, "rackwright_node_verdict", node="n1", verdict="warn") == [1]
     assert sorted(only(found, "rackwright_node_verdict")) == [0, 0, 0, 1]
     assert only(found, "rackwright_health_severity") == [2]
+    assert only(found, "rackwright_health_checks", state="not_measured") == [2]
     assert only(found, "rackwright_facts_timestamp_seconds") == [1795953600]
     assert only(found, "rackwright_verdict_timestamp_seconds") == [1796036400]
     assert only(found, "rackwright_gpu_memory_bytes", gpu="1", uuid="GPU-0000-1") == [85520809984]
