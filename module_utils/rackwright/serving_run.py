@@ -17,7 +17,7 @@ from .serving_answer import Answer
 from .serving_client import Client, clock
 from .serving_http import Address
 from .serving_load import Load, Offered, Query, offer, raise_file_limit, warm_up
-from .serving_timeline import ERRORS
+from .serving_timeline import ERRORS, Timeline
 
 SCHEMA, KIND = 1, "rackwright.serving"
 _PROBE_S = 0.5
@@ -185,7 +185,7 @@ def point_of(offered: Offered, rate: str, request: Request, open_loop: bool) -> 
     }
     point["client"]["warnings"] = serving_goals.client_warnings(point["client"], open_loop)
     point["notes"] = notes(point, request)
-    most = _most(point, float(rate), request) if open_loop else {}
+    most = most_shown(timelines, request) if open_loop else {}
     point.update(serving_goals.judge_point(point, request.goals, most))
     return point
 
@@ -240,16 +240,25 @@ def merge(documents: Sequence[Mapping[str, Any]], broken_off: str | None = None)
     return {**documents[0], "planned": planned, "points": points, **judged}
 
 
-def _most(point: Mapping[str, Any], rate: float, request: Request) -> dict[str, float]:
-    """Return the throughputs that a load of a finite rate can show at most."""
+def most_shown(timelines: Sequence[Timeline], request: Request) -> dict[str, float]:
+    """Return the throughputs that a server without any queue would have shown under this load. Pure.
+
+    It could not have ended before the last request was planned and answered as quickly as the quickest one. Chance
+    makes a short load smaller than its rate, and the wait for the last answers counts: neither is the server's fault.
+    """
+    good = [entry for entry in timelines if entry.ok]
+    if not good:
+        return {}
     sizes = [prompt.max_tokens or request.max_tokens for prompt in request.prompts] or [request.max_tokens]
-    tokens = sum(sizes) / len(sizes)
-    inputs = point["total_input_tokens"] / point["completed"] if point["completed"] else 0.0
+    seconds = max(entry.planned_s for entry in timelines) + min(serving_metrics.e2el_s(entry) for entry in good)
+    requests = len(timelines) / seconds
+    output = requests * sum(sizes) / len(sizes)
+    inputs = sum(entry.input_tokens or entry.input_words for entry in timelines)
     return {
-        "request_throughput": rate,
-        "request_goodput": rate,
-        "output_throughput": rate * tokens,
-        "total_token_throughput": rate * (tokens + inputs),
+        "request_throughput": requests,
+        "request_goodput": requests,
+        "output_throughput": output,
+        "total_token_throughput": output + inputs / seconds,
     }
 
 

@@ -88,12 +88,12 @@ def plan(rate: float, count: int | None, duration_s: float | None, burstiness: f
     Raises:
         InvalidInputError: more than a million arrivals, or a duration of an infinite rate.
     """
-    expected = count if duration_s is None else rate * duration_s
-    if expected is None or math.isinf(expected) or expected > MOST:
+    expected = (count or 0) if duration_s is None else rate * duration_s
+    if expected > MOST:
         raise InvalidInputError(
             "plan the load",
             f"rate {rate_text(rate)}",
-            f"it would be {'endless' if expected is None or math.isinf(expected) else f'{expected:.0f}'} requests",
+            "it would never end" if math.isinf(expected) else f"it would be {expected:.0f} requests",
             f"Give at most {MOST:,} in requests; rate inf with a duration needs max_concurrency",
             expected=MOST,
         )

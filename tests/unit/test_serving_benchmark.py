@@ -202,7 +202,7 @@ def test_check_mode_contacts_nobody() -> None:
         ({"requests": 0}, "0 is not above zero"),
         ({"duration": math.nan}, "nan is not above zero"),
         ({"warmup": -1}, "-1 is not zero or above"),
-        ({"rates": ["inf"], "duration": 5.0}, "endless requests; |endless"),
+        ({"rates": ["inf"], "duration": 5.0}, "it would never end"),
         ({"rates": ["0.001"], "duration": 0.001}, "no request falls into the time"),
         ({"url": "gpu-01:8000"}, "no URL that begins with http"),
         ({"api_key": "a\nb"}, "it has several lines"),
@@ -254,6 +254,34 @@ def test_a_point_is_made_of_timelines() -> None:
     by_name = {goal["metric"]: goal for goal in point["goals"]}
     assert by_name["output_throughput"]["status"] == "not_judged"  # 10/s of 8 tokens show 80 at most
     assert by_name["p99_itl_ms"]["reason"] == "nothing was measured"
+
+
+def test_the_wait_for_the_last_answers_is_no_fault_of_the_server() -> None:
+    """100 requests in 10 s, each answered in 2 s: 10/s of 8 tokens, yet only 800 tokens in the 12 s of the run."""
+    lines = [Timeline(n, n * 0.1, n * 0.1, n * 0.1, [n * 0.1 + 1], n * 0.1 + 2, 9, 10, 8) for n in range(101)]
+    most = serving_run.most_shown(lines, request(max_tokens=8))
+
+    assert most["output_throughput"] == pytest.approx(101 * 8 / 12)
+    assert most["total_token_throughput"] == pytest.approx(101 * 18 / 12)
+    assert most["request_goodput"] == pytest.approx(101 / 12)
+    goals = {**NO_GOALS, "output_throughput": 70}
+    asked = request(max_tokens=8, goals=goals)
+    (goal,) = serving_run.point_of(Offered(lines, 12.0), "10", asked, open_loop=True)["goals"]
+    assert goal["status"] == "not_judged"
+    # at rate inf nothing but the server keeps the throughput down
+    (goal,) = serving_run.point_of(Offered(lines, 12.0), "inf", asked, open_loop=False)["goals"]
+    assert goal["status"] == "fail"
+
+
+def test_a_backlog_is_the_servers_fault() -> None:
+    """The same load, answered one by one: the last answer comes after 202 s."""
+    lines = [Timeline(n, n * 0.1, n * 0.1, n * 0.1, [n * 2 + 1], n * 2 + 2, 9, 10, 8) for n in range(101)]
+    asked = request(max_tokens=8, goals={**NO_GOALS, "output_throughput": 60})
+    point = serving_run.point_of(Offered(lines, 202.0), "10", asked, open_loop=True)
+
+    assert point["output_throughput"] == pytest.approx(4.0)
+    assert point["goals"][0]["status"] == "fail"
+    assert point["verdict"] == "fail"
 
 
 @pytest.mark.parametrize("line", ["[1]", "{", '{"prompt": 3}', '{"prompt": ""}', "{}", '{"messages": []}'])
