@@ -113,26 +113,30 @@ def _journal_seconds(entry: dict[str, Any]) -> float | None:
         return None
 
 
-def parse_kmsg(data: str, boot: str | None, started: float | None) -> tuple[list[Line], int]:
-    """Return the messages of /dev/kmsg, and how many the ring buffer had dropped before them or between them.
+def parse_kmsg(data: str, boot: str | None, started: float | None) -> tuple[list[Line], int, int]:
+    """Return the messages of /dev/kmsg, how many the ring buffer dropped before them, and how many between them.
 
     Args:
         data: records ``level,sequence,microseconds,flags;text``; rows that begin with a space belong to the one before.
         boot: the boot they are of.
         started: wall-clock seconds at which the kernel's clock was zero; None leaves lines without time.
     """
-    lines, lost, following = [], 0, 0
+    lines: list[Line] = []
+    before, between, following = 0, 0, None
     for row in data.split("\n"):
         match = _KMSG.match(row)
         if match is None:
             continue
         sequence = int(match.group(2))
-        lost += max(0, sequence - following)
+        if following is None:
+            before = sequence
+        else:
+            between += max(0, sequence - following)
         following = sequence + 1
         text = _flat(_ESCAPE.sub(lambda found: chr(int(found.group(1), 16)), match.group(4)))
         if text:
             lines.append(Line(None if started is None else started + int(match.group(3)) / 1e6, boot, text))
-    return lines, lost
+    return lines, before, between
 
 
 def parse_file(data: str, now: float) -> tuple[list[Line], int]:

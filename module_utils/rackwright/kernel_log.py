@@ -8,9 +8,11 @@ in ``missing``, so that silence is never taken for health. Entries of earlier bo
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import stat
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +35,7 @@ _KERNEL = ("_TRANSPORT=kernel",)
 _KERNEL_AND_LOSSES = (*_KERNEL, "+", "_TRANSPORT=driver")  # journald itself says how many messages it missed
 _HIDDEN = ("insufficient permissions", "not seeing messages from other users and the system", "permission denied")
 _EARLIEST = 0.0
+_GZIP = b"\x1f\x8b"
 
 Run = Callable[[list[str], float], tuple[int, str, str]]
 
@@ -193,25 +196,44 @@ class _Reader:
             why = os.strerror(error.errno or 0).lower()
             raise _Unreadable(f"/dev/kmsg was not read: {why}") from error
         # the kernel stamps messages with its monotonic clock, which stands still while a machine sleeps
-        lines, lost = forms.parse_kmsg(data, self.boot_id, self.now - time.monotonic())
-        # the buffer is a ring: what it dropped may belong to the window, unless the oldest line is older than that
-        covered = bool(lines) and (lines[0].seconds or 0.0) < self.start
-        return lines, cut or (lost > 0 and not covered), lost
+        lines, before, between = forms.parse_kmsg(data, self.boot_id, self.now - time.monotonic())
+        # the buffer is a ring: what it dropped before its oldest line is of the window only when that line is
+        within = before if not lines or (lines[0].seconds or 0.0) >= self.start else 0
+        return lines, cut or within + between > 0, within + between
 
     def file(self) -> _Found:
         assert self.path is not None
         try:
-            size = os.path.getsize(self.path)
-            with open(self.path, "rb") as stream:
-                stream.seek(max(0, size - BYTES_MAX))
-                data = stream.read(BYTES_MAX)
+            data, cut = _read_file(self.path)
+        except (EOFError, zlib.error) as error:
+            raise _Unreadable(f"{self.path} was not read: it is packed and broken ({error})") from error
         except OSError as error:
-            why = os.strerror(error.errno or 0).lower()
+            why = os.strerror(error.errno).lower() if error.errno else str(error)
             raise _Unreadable(f"{self.path} was not read: {why}") from error
-        if size > BYTES_MAX:
-            data = data[data.find(b"\n") + 1 :]
         lines, lost = forms.parse_file(data.decode("utf-8", "replace"), self.now)
-        return lines, size > BYTES_MAX, lost
+        return lines, cut, lost
+
+
+def _read_file(path: str) -> tuple[bytes, bool]:
+    """Return the end of a file, or the beginning of a packed one, and whether that is not all of it.
+
+    Raises:
+        OSError: it cannot be read, or is no file: a pipe would be waited for.
+        EOFError, zlib.error: it is packed and broken.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no file")
+    with open(path, "rb") as stream:
+        if stream.read(2) == _GZIP:
+            stream.seek(0)
+            with gzip.open(stream) as unpacked:
+                data = unpacked.read(BYTES_MAX)
+                return data, bool(unpacked.read(1))
+        stream.seek(max(0, found.st_size - BYTES_MAX))
+        data = stream.read(BYTES_MAX)
+    cut = found.st_size > BYTES_MAX
+    return (data[data.find(b"\n") + 1 :] if cut else data), cut
 
 
 def _read_kmsg(path: str) -> tuple[str, bool]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import time
@@ -231,9 +232,10 @@ def test_kmsg_records(tmp_path: Path) -> None:
 def test_a_ring_that_dropped_lines_of_the_window_is_truncated(tmp_path: Path) -> None:
     ring = "\n".join([kmsg_record(7000, 100.0, "a"), kmsg_record(7001, 50.0, "b")])
     prepared = tree(tmp_path, ring)
-    assert kernel_log.read(500.0, tree=prepared)["truncated"]
+    whole = kernel_log.read(500.0, tree=prepared)
+    assert (whole["truncated"], len(whole["lines"]), whole["lost"]) == (True, 2, 7000)
     covered = kernel_log.read(60.0, tree=prepared)
-    assert (covered["truncated"], len(covered["lines"]), covered["lost"]) == (False, 1, 7000)
+    assert (covered["truncated"], len(covered["lines"]), covered["lost"]) == (False, 1, 0)
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES])
@@ -351,9 +353,26 @@ def test_a_large_file_is_read_from_its_end(tmp_path: Path, monkeypatch: pytest.M
     assert (log["truncated"], [line["text"] for line in log["lines"]]) == (True, [XID])
 
 
+def test_a_packed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = gzip.compress(f"{XID}\n{XID}\n".encode())
+    (tmp_path / "bundle.gz").write_bytes(packed)
+    log = read(path=str(tmp_path / "bundle.gz"))
+    assert (len(log["lines"]), log["truncated"]) == (2, False)
+    (tmp_path / "broken.gz").write_bytes(packed[:-9])
+    assert "packed and broken" in read(path=str(tmp_path / "broken.gz"))["missing"]
+    (tmp_path / "none.gz").write_bytes(packed[:2] + b"\x00" * 20)
+    assert "was not read" in read(path=str(tmp_path / "none.gz"))["missing"]
+    monkeypatch.setattr(kernel_log, "BYTES_MAX", len(XID) + 1)
+    log = read(path=str(tmp_path / "bundle.gz"))
+    assert (len(log["lines"]), log["truncated"]) == (1, True)
+
+
 def test_bad_files(tmp_path: Path) -> None:
     assert "no such file" in read(path=str(tmp_path / "none"))["missing"]
-    assert "directory" in read(path=str(tmp_path))["missing"]
+    assert "it is no file" in read(path=str(tmp_path))["missing"]
+    os.mkfifo(tmp_path / "pipe")
+    assert "it is no file" in read(path=str(tmp_path / "pipe"))["missing"]
+    assert "it is no file" in read(path=os.devnull)["missing"]
     (tmp_path / "binary").write_bytes(bytes(range(256)) * 4)
     assert read(path=str(tmp_path / "binary"))["missing"] is None
     (tmp_path / "empty").write_text("")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import make_tables
 from unit.kernel_samples import BOOTS, NOW, cases, line
@@ -310,6 +310,7 @@ LINES = st.lists(
 )
 
 
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(LINES, st.sampled_from([*BOOTS, None]))
 def test_a_log_never_makes_an_application_fatal(lines: list[dict[str, Any]], boot_id: str | None) -> None:
     found = xid_rules.judge_log(kernel_events.parse(lines, NOW), boot_id)
