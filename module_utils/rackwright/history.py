@@ -225,10 +225,19 @@ def _place(history: dict[str, Any], reading: Reading) -> dict[str, Any]:
     if not reading.of_node:
         entry: dict[str, Any] = history["cards"].setdefault(reading.cards[0], {"runs": {}, "metrics": {}})
         return entry
-    name = _machine(history, reading.cards) or reading.cards[0]
+    name = _machine(history, reading.cards) or _free_name(history["machines"], reading.cards[0])
     machine: dict[str, Any] = history["machines"].setdefault(name, {"runs": {}, "metrics": {}})
     machine["cards"] = list(reading.cards)
     return machine
+
+
+def _free_name(machines: Mapping[str, Any], wanted: str) -> str:
+    """A card that moved may have given its name to the machine it came from."""
+    name, number = wanted, 1
+    while name in machines:
+        number += 1
+        name = f"{wanted}.{number}"
+    return name
 
 
 def _bounded(entries: Mapping[str, Any]) -> dict[str, Any]:
