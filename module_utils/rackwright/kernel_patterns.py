@@ -73,7 +73,14 @@ ROWS: tuple[tuple[str, str | None, re.Pattern[str]], ...] = tuple(
             r"(?:.*?has the version (?P<client_version>[\d.]+[0-9]))?"
             r"(?:.*?kernel module has(?: NVRM:)? the version (?P<kernel_version>[\d.]+[0-9]))?",
         ),
-        ("gsp", "heartbeat", r"NVRM: .*GSP RM heartbeat timed out"),
+        (
+            "api_mismatch",
+            None,
+            r"nvidia-(?:nvswitch\w*|modeset): Version mismatch(?:, kernel version (?P<kernel_version>[\d.]+[0-9]))?"
+            r"(?: user version (?P<client_version>[\d.]+[0-9]))?",
+        ),
+        ("suppressed", None, rf"NVRM: Rate limiting GSP RPC error prints for GPU at PCI:{_PCI}"),
+        ("gsp", "heartbeat", r"NVRM: .*(?:GSP RM heartbeat timed out|_kgspIsHeartbeatTimedOut)"),
         (
             "gsp",
             "firmware",

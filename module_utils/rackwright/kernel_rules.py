@@ -40,6 +40,8 @@ ACTIONS = {
 _FABRIC_GUIDE = "NVIDIA Fabric Manager User Guide, appendix D: NVSwitch SXid errors"
 # "Always fatal" codes of the guide's appendix D.6, in the form gpud's sxid table has them
 _ALWAYS_FATAL = frozenset({10003, 12020, 22003, 22011, *range(23001, 23018)})
+# "This SXid can be safely ignored", appendix D.4: healthy HGX H100 boards print dozens at every start of the driver
+_IGNORED = frozenset({22013})
 
 Judgement = dict[str, Any]
 Rule = tuple[Optional[str], tuple[str, ...], str, str, str]
@@ -65,6 +67,8 @@ def judge_sxid(event: Mapping[str, Any]) -> Judgement:
         words = ("stop_workload", "drain", "reset_gpu", "restart_node", "check_link", "contact_support")
         why = "a fatal NVSwitch error stops the fabric until all GPUs and switches of the board are reset"
         return result("reset", steps(*words), label, _FABRIC_GUIDE, why)
+    if event.get("sub") == "nonfatal" and event.get("code") in _IGNORED:
+        return result(None, [], label, f"{_FABRIC_GUIDE}, D.4", "NVIDIA says that it can be ignored")
     told = event.get("sub") == "nonfatal"
     why = "the driver calls it non-fatal" if told else "the message does not say whether it is fatal"
     return result("monitor", steps("watch", "check_link"), label, _FABRIC_GUIDE, why)

@@ -140,6 +140,11 @@ def test_nvlink5_says_unit_link_and_words() -> None:
             {"name": "nvidia-smi", "pid": 4711},
             {"client_version": "580.173.02", "kernel_version": "580.159.03"},
         ),
+        (
+            "nvidia-nvswitch: Version mismatch, kernel version 450.80.02 user version 450.51.06",
+            {},
+            {"client_version": "450.51.06", "kernel_version": "450.80.02"},
+        ),
         ("I/O error, dev nvme0n1, sector 123456 op 0x0:(READ)", {"device": "nvme0n1"}, {}),
         ("md/raid0md0: Disk failure on nvme0n1p1 detected, failing array.", {"device": "md0"}, {"disk": "nvme0n1p1"}),
     ],
