@@ -97,9 +97,12 @@ class Decoder:
         self._prompt_attend = _written(causal(torch, has_gqa(torch)))
         self.widths = buckets(workload)
         self.kernel = kernels(torch, on_gpu=device != "cpu")[0]
+        #: Prompts computed in one forward.
+        self.group = max(1, PREFILL_TOKENS // workload.prompt)
         self._graphs: dict[int, Any] = {}
         self._pool: Any = None
-        self.graphs_missing: str | None = None if device != "cpu" else "the device is a CPU"
+        self._never = None if device != "cpu" else "the device is a CPU"
+        self.graphs_missing: str | None = self._never
 
     @property
     def graphs(self) -> bool:
@@ -107,8 +110,9 @@ class Decoder:
         return self.graphs_missing is None and bool(self._graphs)
 
     def use(self, kernel: Kernel) -> None:
-        """Decode with another way of attention; graphs that were captured with the last one go, and their memory."""
+        """Decode with another way of attention; graphs of the last one go, and so does why it may have had none."""
         self.kernel = kernel
+        self.graphs_missing = self._never
         self._graphs.clear()
         self._pool = None
 
@@ -132,9 +136,17 @@ class Decoder:
 
     def fill(self, prompts: Any) -> None:
         """Compute one prompt per slot, in groups that keep the matrix units busy."""
-        group = max(1, PREFILL_TOKENS // prompts.shape[1])
-        for row in range(0, self.batch, group):
-            self.prefill(prompts[row : row + group], row)
+        for row in range(0, self.batch, self.group):
+            self.prefill(prompts[row : row + self.group], row)
+
+    def repeat(self, rows: int) -> None:
+        """Fill the other slots with copies of the first ``rows``, which saves computing thousands of prompts."""
+        for row in range(rows, self.batch, rows):
+            end = min(row + rows, self.batch)
+            for held in (self.keys, self.values):
+                held[:, row:end].copy_(held[:, : end - row])
+            for held in (self.tokens, self.position):
+                held[row:end].copy_(held[: end - row])
 
     def start(self, length: int) -> None:
         """Put every sequence at ``length`` tokens of its slot; what the cache holds stays."""

@@ -59,6 +59,7 @@ class _Timed:
 
     compile_s: float = 0.0
     batch_prefill_s: float = 0.0
+    prompts: int = 0
     ttft_s: list[float] = field(default_factory=list)
     prefill_s: list[float] = field(default_factory=list)
     itl_s: list[float] = field(default_factory=list)
@@ -155,16 +156,11 @@ def _prompts(session: Session, batch: int) -> Any:
 def _time_prompts(session: Session, decoder: Decoder, prompts: Any, timed: _Timed, seconds: float) -> None:
     """Fill every slot; then time single prompts as a request sees them that comes when a decode step has just begun."""
     bench, workload = session.bench, session.workload
-    bench.synchronize()
-    started = time.perf_counter()
-    decoder.fill(prompts)
-    bench.synchronize()
-    timed.batch_prefill_s = time.perf_counter() - started
+    _fill(bench, decoder, prompts, timed, seconds / 2)
     middle = workload.prompt + workload.output // 2
     width = decoder.width_at(middle + 1)
     each = timed.batch_prefill_s / decoder.batch
-    left = seconds - timed.batch_prefill_s
-    for _ in range(llm_workloads.prompts(llm_workloads.EFFORT[bench.level_name].prompts, each, left)):
+    for _ in range(llm_workloads.prompts(llm_workloads.EFFORT[bench.level_name].prompts, each, seconds / 2)):
         decoder.start(middle)
         bench.synchronize()
         arrived = time.perf_counter()
@@ -177,6 +173,19 @@ def _time_prompts(session: Session, decoder: Decoder, prompts: Any, timed: _Time
         done = time.perf_counter()
         timed.ttft_s.append(done - arrived)
         timed.prefill_s.append(done - begun)
+
+
+def _fill(bench: Bench, decoder: Decoder, prompts: Any, timed: _Timed, seconds: float) -> None:
+    """Compute prompts for all slots, or for as many as the seconds allow and copy the rest; at least one group."""
+    batch, done, spent = decoder.batch, 0, 0.0
+    bench.synchronize()
+    started = time.perf_counter()
+    while done < batch and (done == 0 or spent * (done + decoder.group) / done <= seconds):
+        decoder.prefill(prompts[done : done + decoder.group], done)
+        bench.synchronize()
+        spent, done = time.perf_counter() - started, min(batch, done + decoder.group)
+    decoder.repeat(done)
+    timed.batch_prefill_s, timed.prompts = spent * batch / done, done
 
 
 def _time_steps(session: Session, decoder: Decoder, timed: _Timed, step_s: float, seconds: float) -> None:
@@ -263,6 +272,7 @@ def _details(session: Session, decoder: Decoder, timed: _Timed, step_s: float) -
         "ttft_ms": llm_metrics.latency(timed.ttft_s),
         "prefill_ms": llm_metrics.latency(timed.prefill_s),
         "batch_prefill_ms": timed.batch_prefill_s * 1e3,
+        "batch_prefill_prompts": timed.prompts,
         "tpot_ms": step_s * 1e3,
         "itl_ms": llm_metrics.latency(timed.itl_s),
         **found,
@@ -317,8 +327,8 @@ def memory_now(bench: Bench) -> tuple[int, int, str]:
 
     NVML, unless it knows nothing or speaks of a whole card of which this process was given a part (MIG): then CUDA.
     """
-    free, seen = (int(value) for value in bench.torch.cuda.mem_get_info(bench.device))
+    seen = int(bench.torch.cuda.mem_get_info(bench.device)[1])
     used, total = bench.nvml_used_bytes(), bench.nvml_total_bytes()
     if used is None or total is None or total > _WHOLE_CARD * seen:
-        return seen - free, seen, "cuda"
+        return seen - min(seen, bench.free_bytes()), seen, "cuda"
     return used, total, "nvml"

@@ -77,7 +77,9 @@ def most_sequences(session: Session, goal: Goal) -> int:
         NotEnoughMemoryError: not even one slot fits.
     """
     bench, workload = session.bench, session.workload
-    group = max(1, PREFILL_TOKENS // workload.prompt)
+    whole = goal.vram_fraction * memory_now(bench)[1]
+    fitting = llm_workloads.most_sequences(workload, whole, session.weights.total, session.cache_bytes)
+    group = max(1, min(PREFILL_TOKENS // workload.prompt, fitting))
     dtype = getattr(bench.torch, session.dtype)
     decoder = Decoder(bench.torch, session.model, workload, group, bench.device, dtype)
     decoder.fill(bench.torch.zeros(group, workload.prompt, device=bench.device, dtype=bench.torch.int64))

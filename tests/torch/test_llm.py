@@ -129,6 +129,20 @@ def test_cached_decode_equals_the_full_forward_for_every_kernel_batch_and_length
                     torch.testing.assert_close(logits, model(sequence)[:, -1], rtol=1e-4, atol=1e-4)
 
 
+def test_slots_filled_with_copies_decode_what_they_are_copies_of() -> None:
+    model, prompts = built(), some_tokens(7, 12)
+    decoder = Decoder(torch, model, TINY, 7, "cpu", torch.float32)
+    decoder.prefill(prompts[:3])
+    decoder.repeat(3)
+    logits = decoder.step(TINY.slot)
+    for row in range(3, 7):
+        assert torch.equal(decoder.keys[:, row], decoder.keys[:, row % 3])
+        torch.testing.assert_close(logits[row], logits[row % 3])
+    assert decoder.position.tolist() == [13] * 7
+    decoder.repeat(7)  # nothing is left to fill
+    assert decoder.position.tolist() == [13] * 7
+
+
 def test_sequences_of_different_lengths_do_not_see_each_other_or_what_was_in_their_slot() -> None:
     model, lengths = built(), (3, 20, 11)
     decoder = Decoder(torch, model, TINY, 3, "cpu", torch.float32)
@@ -267,6 +281,7 @@ def test_an_operating_point_says_everything_or_why_not() -> None:
     job_ms = details["batch_prefill_ms"] + 15 * details["tpot_ms"]
     assert math.isclose(details["job_output_tokens_per_s"] * job_ms, 2 * 16 * 1e3)
     assert math.isclose(details["total_tokens_per_s"], 3 * details["job_output_tokens_per_s"])  # 32 in and 16 out
+    assert details["batch_prefill_prompts"] == 2
     assert (details["graphs"], details["graphs_missing"]) == (False, "the device is a CPU")
     assert set(details["attention_tried"]) == {"sdpa", "matmul"}
     assert details["attention_backend"] in details["attention_tried"]
