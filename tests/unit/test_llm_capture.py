@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps as CUDA graphs, and the ways of attention, on stand-ins: a capture or a kernel that fails must leave a reason."""
+"""Steps as CUDA graphs and the ways of attention, on stand-ins: what fails must leave a reason and go on."""
 
 from __future__ import annotations
 
