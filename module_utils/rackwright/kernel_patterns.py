@@ -160,7 +160,11 @@ ROWS: tuple[tuple[str, str | None, re.Pattern[str]], ...] = tuple(
         ("edac", "corrected", r"EDAC (?P<device>MC\d+): (?P<errors>\d+) CE (?P<where>.*?)(?: \(|$)"),
         ("edac", "uncorrected", r"EDAC (?P<device>MC\d+): (?P<errors>\d+) UE (?P<where>.*?)(?: \(|$)"),
         ("kernel_oops", "panic", r"Kernel panic - not syncing"),
-        ("kernel_oops", "oops", r"(?:BUG: unable to handle|general protection fault|Oops: |kernel BUG at)"),
+        (
+            "kernel_oops",
+            "oops",
+            r"(?:BUG: unable to handle|kernel BUG at|(?:general protection fault|Oops)\b.*\[#\d+\])",
+        ),
         # storage
         (
             "readonly_remount",

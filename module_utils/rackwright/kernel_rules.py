@@ -42,6 +42,8 @@ _FABRIC_GUIDE = "NVIDIA Fabric Manager User Guide, appendix D: NVSwitch SXid err
 _ALWAYS_FATAL = frozenset({10003, 12020, 22003, 22011, *range(23001, 23018)})
 # "This SXid can be safely ignored", appendix D.4: healthy HGX H100 boards print dozens at every start of the driver
 _IGNORED = frozenset({22013})
+FLAPS = 5
+FLAPS_SOURCE = "Azure/azurehpc-health-checks: 5 flaps of a link in 24 hours"
 
 Judgement = dict[str, Any]
 Rule = tuple[Optional[str], tuple[str, ...], str, str, str]
@@ -81,6 +83,8 @@ def judge_other(event: Mapping[str, Any]) -> Judgement:
     if rule is None:
         return result("monitor", steps("watch"), kind, "kernel_rules", "there is no rule for this kind of event")
     severity, words, label, source, why = rule
+    if (kind, sub) == ("mlx5", "link_down") and (event.get("count") or 1) < FLAPS:
+        return result(None, [], label, FLAPS_SOURCE, f"fewer than {FLAPS} times: links go down when ports are set up")
     return result(severity, steps(*words), label, source, why)
 
 
@@ -122,11 +126,11 @@ RULES: dict[tuple[str, str | None], Rule] = {
         "the installed driver branch or module flavour does not know this GPU",
     ),
     ("api_mismatch", None): (
-        "reboot",
-        ("check_driver", "restart_node"),
-        "driver and library are of different versions",
+        "monitor",
+        ("check_driver", "check_application"),
+        "a program and the driver are of different versions",
         f"{_DRIVER}: API mismatch",
-        "a program used another driver version than the loaded kernel module has; reload the module or restart",
+        "a program used another driver version than the loaded module has: the node's library, or one in a container",
     ),
     ("gsp", None): (
         "monitor",
@@ -226,7 +230,14 @@ RULES: dict[tuple[str, str | None], Rule] = {
         ("check_memory_limit",),
         "the kernel killed a process for want of memory",
         _GPUD.format("memory"),
-        "the node, or a limit set on a group of processes, ran out of memory",
+        "the node ran out of memory",
+    ),
+    ("oom", "cgroup"): (
+        None,
+        (),
+        "a process was killed at the memory limit of its job",
+        _KERNEL.format("memory cgroups"),
+        "the limit was set on a group of processes; the node itself has memory",
     ),
     ("mce", None): (
         "monitor",

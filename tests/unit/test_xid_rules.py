@@ -253,8 +253,8 @@ def test_a_driver_loaded_since_ends_a_mismatch() -> None:
     )
     loaded = "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  550.76  Thu"
     assert [one["severity"] for one in judged(line(mismatch, 100), line(loaded, 50))] == [None, None]
-    assert [one["severity"] for one in judged(line(loaded, 100), line(mismatch, 50))] == [None, "reboot"]
-    assert judged(line(mismatch, 100), line(loaded, 50, B))[0]["severity"] == "reboot"
+    assert [one["severity"] for one in judged(line(loaded, 100), line(mismatch, 50))] == [None, "monitor"]
+    assert judged(line(mismatch, 100), line(loaded, 50, B))[0]["severity"] == "monitor"
 
 
 def test_company_of_an_xid() -> None:
