@@ -124,19 +124,19 @@ def errors(view: View, device: Record) -> Check:
     if not known:
         return columns["replay"].without(name, who)
     earlier = view.before(device).get("nvlink_errors") or {}
-    grown, serious = {}, []
+    grown: dict[str, int] = {}
+    serious, since = [], ""
     for key, values in known.items():
         for link, value in enumerate(values):
             growth = view.growth(value, _at(earlier.get(key), link)) if value else None
             if growth is None or not growth.amount:
                 continue
-            grown[f"{key} {link}"] = growth.amount
+            grown[f"{key} {link}"], since = growth.amount, since or growth.since
             fast = bool(growth.seconds) and growth.amount / (growth.seconds or 1) >= view.limits["nvlink_crc_per_s"]
             if key == "recovery_failed" or (key in _SERIOUS and growth.recent) or (key in _CRC and fast):
                 serious.append(f"{key} {link}")
     if not grown:
         return ok(name, who, {}, {})
-    since = view.growth(0, 0).since
     reason = f"errors of NVLinks {since}: {listed(f'{number} x {key}' for key, number in grown.items())}"
     if serious:
         return finding(name, who, RESET, reason, observed=grown, expected={})
@@ -203,14 +203,14 @@ def fabric_manager(view: View) -> Check:
     name, who = "fabric.manager", "node"
     part = (view.gpu.get("software") or {}).get("fabric_manager") or {}
     missing = view.gpu.get("missing") or {}
-    if view.gpu.get("simulated"):
-        return not_applicable(name, who, "simulated NVSwitches need no fabric manager")
     if part.get("needed") is None:
         return not_measured(
             name, who, str(missing.get("software.fabric_manager.needed") or "whether it is needed is not known")
         )
     if not part["needed"]:
         return not_applicable(name, who, "the node has no NVSwitch of its own")
+    if view.gpu.get("simulated"):
+        return not_applicable(name, who, "simulated NVSwitches need no fabric manager")
     if part.get("running") is None:
         return not_measured(
             name, who, str(missing.get("software.fabric_manager.running") or "its process was not looked for")

@@ -102,10 +102,12 @@ def peer_memory(view: View) -> Check:
     """GPU-direct RDMA needs nvidia_peermem, or the dma-buf of the open modules."""
     name, who = "gdr.peermem", "node"
     ports, modules = view.of_host("nics"), (view.gpu.get("driver") or {}).get("kernel_modules")
+    if not view.devices:
+        return not_applicable(name, who, "the node has no NVIDIA GPU")
     if not ports.known:
         return ports.without(name, who)
-    if not any(port.get("state") == "ACTIVE" for port in ports.value) or not view.devices:
-        return not_applicable(name, who, "no active RDMA port beside a GPU")
+    if not any(port.get("state") == "ACTIVE" for port in ports.value):
+        return not_applicable(name, who, "no RDMA port is active")
     if modules is None:
         return not_measured(
             name, who, str((view.gpu.get("missing") or {}).get("driver.kernel_modules") or "modules were not read")

@@ -38,7 +38,7 @@ NODE_RULES: dict[str, Rule] = {
         _EVENT,
         "NVIDIA driver",
     ),
-    "kernel.nouveau": Rule("messages of nouveau", "any", "monitor", ("blacklist_nouveau",), f"{_DCGM}: denylist"),
+    "kernel.nouveau": Rule("messages of nouveau", "any", "reboot", ("blacklist_nouveau",), f"{_DCGM}: denylist"),
     "kernel.pcie": Rule(
         "PCIe AER and links limited below what the device can", "any", "monitor to reboot", _EVENT, _IMBUE
     ),
