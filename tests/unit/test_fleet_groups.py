@@ -16,7 +16,7 @@ import yaml
 from support.commands import run
 from support.simulated_node import ROOT
 
-from ansible.module_utils.rackwright.fleet_groups import SEVERITIES, VERDICTS, groups_of
+from ansible.module_utils.rackwright.fleet_groups import KINDS, SEVERITIES, VERDICTS, groups_of
 
 NOW = datetime.datetime(2026, 11, 30, 12, 0, tzinfo=datetime.timezone.utc)
 FRESH, OLD = "2026-11-30T11:00:00+00:00", "2026-11-01T11:00:00Z"
@@ -77,6 +77,7 @@ def test_no_word_of_a_node_makes_a_name_that_is_none(word: str) -> None:
     assert all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in groups_of({"gpu": facts}, 168, NOW))
 
 
+FILES = ("zz-gpu.constructed.yml", "gpu-groups.yml")
 FILL = """
 - hosts: all
   gather_facts: false
@@ -101,7 +102,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     folder = tmp_path_factory.mktemp("groups")
     site = folder / "site"
     (site / "group_vars").mkdir(parents=True)
-    shutil.copy(ROOT / "inventory/example/zz-gpu.constructed.yml", site)
+    for name in FILES:
+        shutil.copy(ROOT / "inventory/example" / name, site)
     facts = {
         f"v-{word}": {"gpu": gpu(collected_at=ago(1)), "gpu_verdict": {"verdict": word, "at": ago(30)}}
         for word in VERDICTS
@@ -140,19 +142,38 @@ def test_a_filled_cache_gives_the_groups(site: tuple[Path, dict[str, str]]) -> N
         assert found[f"health_{name}"] == [f"h-{word}"]
     assert found["facts_stale"] == sorted(f"h-{word}" for word in SEVERITIES)
     assert found["facts_missing"] == ["unasked"]
-    assert "health_stale" not in found
-    assert "verdict_stale" not in found
+    assert not found.get("health_stale")
+    assert not found.get("verdict_stale")
 
 
 def test_the_limit_of_age_may_be_given_with_the_command(site: tuple[Path, dict[str, str]]) -> None:
     found = groups(site, "-e", "facts_max_age=24")
 
     assert found["verdict_stale"] == sorted(f"v-{word}" for word in VERDICTS)
-    assert "facts_stale" not in groups(site, "-e", "facts_max_age=999")
+    assert not groups(site, "-e", "facts_max_age=999").get("facts_stale")
 
 
-def test_both_sites_make_the_same_groups() -> None:
-    files = sorted(ROOT.glob("inventory/*/zz-gpu.constructed.yml"))
+def test_a_pattern_may_leave_out_a_group_that_is_empty(site: tuple[Path, dict[str, str]]) -> None:
+    hosts = run("ansible", "-i", str(site[0]), "verdict_pass:!verdict_stale", "--list-hosts", environment=site[1])
+
+    assert hosts.split() == ["hosts", "(1):", "v-pass"]
+
+
+def test_every_group_with_a_fixed_name_exists_while_it_is_empty() -> None:
+    named = yaml.safe_load((ROOT / "inventory/example/gpu-groups.yml").read_text(encoding="utf-8"))
+    of_health = {f"health_{name}" for name in SEVERITIES.values()}
+    of_age = {f"{kind}_stale" for kind in KINDS}
+
+    assert set(named) == {f"verdict_{word}" for word in VERDICTS} | of_health | of_age | {
+        "facts_missing",
+        "gpu_simulated",
+    }
+    assert set(named.values()) == {None}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_both_sites_make_the_same_groups(name: str) -> None:
+    files = sorted(ROOT.glob(f"inventory/*/{name}"))
 
     assert len(files) == 2
     assert len({path.read_bytes() for path in files}) == 1
