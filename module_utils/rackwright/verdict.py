@@ -119,7 +119,8 @@ def _checks(evidence: Evidence) -> list[Check]:
             )
         ]
     present = check("facts.present", PASS, evidence.node, observed=evidence.gpu.get("source"))
-    return [present, *(entry for section in _SECTIONS for entry in section(evidence))]
+    found = [entry for section in _SECTIONS for entry in section(evidence)]
+    return [present, *verdict_health.once(evidence, found)]
 
 
 def _lacking(checks: Sequence[Check], evidence: Evidence) -> list[Check]:

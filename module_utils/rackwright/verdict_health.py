@@ -4,13 +4,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, WARN, Check, Evidence, check, dig
 
 #: What a finding asks for, mildest first. Whatever is more than to keep an eye on it keeps the node from work.
 LADDER = ("monitor", "reset", "reboot", "isolate")
+#: Rules that verdicts have themselves: the same fault is told once.
+_JUDGED_ELSEWHERE = ("coherence", "gpu.situation", "gpu.count")
+#: Checks on the facts, and the rules of gpu_health that say the same with more behind them.
+_SAID_BY_HEALTH = {
+    "gpu.ecc_mode": ("ecc.mode",),
+    "gpu.ecc_errors": ("ecc.uncorrected_volatile",),
+    "gpu.row_remap": ("remap.failure", "remap.pending"),
+    "gpu.recovery": ("gpu.recovery_action",),
+}
 _STATES = {"not_applicable": NOT_APPLICABLE, "not_measured": NOT_MEASURED}
 
 
@@ -24,11 +33,10 @@ def health_checks(evidence: Evidence) -> list[Check]:
     document = evidence.health_document
     if document is None:
         return [_silent(evidence.health)]
-    entries = document.get("checks")
     grouped: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     checks = []
-    for entry in entries if isinstance(entries, list) else []:
-        if not isinstance(entry, Mapping):
+    for entry in _entries(document):
+        if str(entry.get("id")).split(".")[0] in _JUDGED_ELSEWHERE or entry.get("id") in _JUDGED_ELSEWHERE:
             continue
         if entry.get("state") == "finding":
             checks.append(_finding(entry))
@@ -36,6 +44,25 @@ def health_checks(evidence: Evidence) -> list[Check]:
             reason = "" if entry.get("state") == "ok" else str(entry.get("reason") or "no reason given")
             grouped.setdefault((_id(entry), str(entry.get("state")), reason), []).append(entry)
     return checks + [_rest(*key, found) for key, found in grouped.items()]
+
+
+def _entries(document: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    value = dig(document, "checks")
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
+def once(evidence: Evidence, checks: Sequence[Check]) -> list[Check]:
+    """Return the checks without those on facts that gpu_health made as well on the same subject."""
+    told = {(entry.get("id"), entry.get("subject")) for entry in _entries(evidence.health_document) if _told(entry)}
+    return [
+        entry
+        for entry in checks
+        if not any((rule, entry["subject"]) in told for rule in _SAID_BY_HEALTH.get(entry["id"], ()))
+    ]
+
+
+def _told(entry: Mapping[str, Any]) -> bool:
+    return entry.get("state") in ("ok", "finding")
 
 
 def asks_for(evidence: Evidence) -> str | None:

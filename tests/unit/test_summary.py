@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from unit.verdict_samples import cpu_benchmark, gpu, no_gpu
+from unit.verdict_samples import cpu_benchmark, gpu, health, no_gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +28,7 @@ if isinstance(data, str):
 """
 BODY = {
     "gpu_facts": 'module.exit_json(changed=False, ansible_facts={"gpu": data})',
+    "gpu_health": "module.exit_json(changed=False, **data)",
     "torch_benchmark": 'module.exit_json(changed=False, torch_benchmark={**data, "run_id": module.params["run_id"]})',
 }
 
@@ -41,8 +42,13 @@ def site(tmp_path: Path) -> Path:
     library.mkdir()
     for name in ("fleet_verdict.py", "gpu_plan.py"):
         (library / name).symlink_to(ROOT / "library" / name)
-    options = ["sysroot", "timeout", "python", "level", "run_id", "extra_gpus"]
-    for name, where in (("gpu_facts", 'module.params["sysroot"]'), ("torch_benchmark", 'module.params["level"]')):
+    options = ["sysroot", "timeout", "python", "level", "run_id", "extra_gpus", "suites", "devices"]
+    options += ["expected", "modes", "baseline", "limits", "window_s", "kernel_log"]
+    for name, where in (
+        ("gpu_facts", 'module.params["sysroot"]'),
+        ("gpu_health", 'module.params["kernel_log"]'),
+        ("torch_benchmark", 'module.params["level"]'),
+    ):
         (library / f"{name}.py").write_text(STAND_IN % (options, where, BODY[name]))
     return tmp_path
 
@@ -51,11 +57,12 @@ def prove(site: Path, nodes: dict[str, dict[str, Any]], *args: str) -> subproces
     hosts: dict[str, Any] = {}
     for name, node in nodes.items():
         hosts[name] = dict(node.get("vars", {}))
-        for variable, key in (("gpu_facts_sysroot", "facts"), ("prove_level", "benchmark")):
+        places = {"gpu_facts_sysroot": "facts", "prove_level": "benchmark", "health_kernel_log": "health"}
+        for variable, key in places.items():
             path = site / f"{name}.{key}.json"
-            path.write_text(json.dumps(node.get(key)))
+            path.write_text(json.dumps(node.get(key, HEALTHY if key == "health" else None)))
             hosts[name][variable] = str(path)
-    common = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    common = {"health_become": False, "ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     inventory = site / "inventory.yml"
     inventory.write_text(yaml.safe_dump({"gpu_nodes": {"hosts": hosts, "vars": common}}))
     program, playbook = str(Path(sys.executable).parent / "ansible-playbook"), str(ROOT / "playbooks/prove-nodes.yml")
@@ -69,6 +76,7 @@ def prove(site: Path, nodes: dict[str, dict[str, Any]], *args: str) -> subproces
     )
 
 
+HEALTHY = {"gpu_health": health(), "ansible_facts": {"gpu_health": {"severity": "none"}}}
 BENCHMARK = cpu_benchmark()["torch_benchmark"]
 GOOD = {"facts": gpu(8, simulated=True), "benchmark": BENCHMARK, "vars": {"gpu_expected_count": 8}}
 

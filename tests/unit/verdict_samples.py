@@ -143,6 +143,41 @@ def cuda_benchmark(count: int = 2, tflops: float = 740.0, gbps: float = 2540.0) 
     return registered
 
 
+def finding(rule: str, subject: str, severity: str | None, **more: Any) -> dict[str, Any]:
+    """Return one check of gpu_health; without a severity one that is in order."""
+    return {
+        "id": rule,
+        "subject": subject,
+        "state": "finding" if severity else "ok",
+        "observed": 3,
+        "expected": 0,
+        "severity": severity,
+        "actions": [{"action": "reset_gpu", "text": "Reset the GPU."}] if severity else [],
+        "reason": "Something is wrong." if severity else None,
+        "source": "a table",
+        **more,
+    }
+
+
+def health(*checks: dict[str, Any]) -> dict[str, Any]:
+    """Return the document of gpu_health with these checks beside some that are in order."""
+    every = [finding("host.disk", "node", None), finding("nvlink.count", "gpu0", None), *checks]
+    ladder = ("none", "monitor", "reset", "reboot", "isolate")
+    severities = [str(entry["severity"] or "none") for entry in every]
+    return {
+        "schema": 1,
+        "kind": "rackwright.health",
+        "collected_at": "2026-11-23T01:02:03+00:00",
+        "boot_id": "b",
+        "window_s": 86400.0,
+        "simulated": False,
+        "severity": max(severities, key=ladder.index),
+        "summary": {"ok": 2, "finding": len(checks), "not_applicable": 0, "not_measured": 0},
+        "checks": every,
+        "events": [],
+    }
+
+
 def evidence(facts: dict[str, Any], benchmark: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Return one node's evidence as a playbook hands it to fleet_verdict."""
     return copy.deepcopy({"facts": {"ansible_facts": {"gpu": facts}}, "benchmark": benchmark, **more})
