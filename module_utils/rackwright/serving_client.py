@@ -138,7 +138,7 @@ class Client:
             try:
                 await connection.ask(request, answer)
             finally:
-                if answer.reusable and connection.alive:
+                if answer.reusable:
                     self._idle.append(connection)
                 else:
                     connection.close()

@@ -39,6 +39,7 @@ class Behaviour:
         done: whether ``[DONE]`` ends the stream; ``finish``: whether a finish_reason does.
         close: whether the connection is closed after the answer, without saying so before (``sneaky``).
         stutter: bytes per write, 0 for whole events.
+        vanish: the connection is closed without a byte.
     """
 
     tokens: int = 4
@@ -61,6 +62,7 @@ class Behaviour:
     sneaky: bool = False
     stutter: int = 0
     error_after: int | None = None
+    vanish: bool = False
 
 
 Plan = Callable[[int, dict[str, Any]], Behaviour]
@@ -178,6 +180,8 @@ class FakeServer:
         return True
 
     async def _answer(self, writer: asyncio.StreamWriter, seen: Seen, how: Behaviour) -> bool:
+        if how.vanish:
+            return False
         if how.hang_after is not None and how.hang_after < 0:
             await asyncio.sleep(3600)
         if how.status != 200:

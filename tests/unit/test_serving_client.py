@@ -10,7 +10,8 @@ import ipaddress
 import itertools
 import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from ansible.module_utils.rackwright.serving_answer import Answer
 from ansible.module_utils.rackwright.serving_client import Client, tls_context
 from ansible.module_utils.rackwright.serving_http import Address, parse_address
 from ansible.module_utils.rackwright.serving_load import Load, Offered, Query, offer, warm_up
-from ansible.module_utils.rackwright.serving_prompts import random_prompts
+from ansible.module_utils.rackwright.serving_prompts import Prompt, random_prompts
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream_options": {"include_usage": True}}
 QUERY = Query(True, "m", 4, True)
@@ -157,6 +158,21 @@ def test_an_idle_connection_that_was_closed_behind_our_back_is_no_failure() -> N
     assert len(server.asked) == 3
 
 
+def test_a_connection_that_ends_under_a_request_is_tried_again_once_and_only_when_it_was_idle() -> None:
+    def plan(number: int, body: dict[str, Any]) -> Behaviour:
+        return [Behaviour(), Behaviour(vanish=True), Behaviour(), Behaviour(drop_after=1)][number]
+
+    with FakeServer(plan) as server:
+        answers = ask(server, times=3)
+    assert [answer.error for answer in answers] == [None, None, "broken_stream"]
+    assert len(server.asked) == 4, "half an answer is a failure, not a reason to ask again"
+
+    with FakeServer(always(Behaviour(vanish=True))) as server:
+        (answer,) = ask(server)
+    assert (answer.error, answer.detail) == ("broken_stream", "the connection ended unanswered")
+    assert len(server.asked) == 1
+
+
 def test_the_key_is_sent_and_never_shown() -> None:
     with FakeServer(always(Behaviour(status=401, message="bad key s3cret-key"))) as server:
         (answer,) = ask(server, api_key="s3cret-key")
@@ -224,11 +240,11 @@ def test_an_authority_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     assert tls_context(True, str(tmp_path)).verify_mode is ssl.CERT_REQUIRED
 
 
-def load(server: FakeServer, plan: Load, timeout: float = 5.0) -> Offered:
+def load(server: FakeServer, plan: Load, timeout: float = 5.0, prompts: Iterator[Prompt] | None = None) -> Offered:
     async def run() -> Offered:
         client = Client(parse_address(server.url), None, None, timeout)
         try:
-            return await offer(client, QUERY, random_prompts(3, "s"), plan)
+            return await offer(client, QUERY, prompts or random_prompts(3, "s"), plan)
         finally:
             client.close()
 
@@ -256,6 +272,20 @@ def test_no_more_than_the_limit_are_open_and_the_wait_is_noted() -> None:
     )
     waited = [entry.start_s - entry.released_s for entry in offered.timelines]
     assert max(waited[:2]) < min(waited[2:])
+
+
+def test_a_client_that_is_late_says_so() -> None:
+    def slow() -> Iterator[Prompt]:
+        for prompt in random_prompts(3, "s"):
+            time.sleep(0.05)  # the event loop stands still meanwhile
+            yield prompt
+
+    with FakeServer() as server:
+        offered = load(server, Load([0.0, 0.0, 0.0], None, None, 100), prompts=slow())
+
+    assert [entry.planned_s for entry in offered.timelines] == [0.0, 0.0, 0.0]
+    assert [entry.released_s >= 0.05 * (entry.index + 1) for entry in offered.timelines] == [True] * 3
+    assert max(offered.loop_lag_s) > 0
 
 
 def test_a_closed_loop_keeps_its_places_taken_until_the_time_is_over() -> None:

@@ -70,6 +70,13 @@ def test_any_division_gives_the_same_events(texts: list[str], end: str, cuts: li
     assert events(data, cuts) == texts
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_an_event_of_several_lines_stays_whole_wherever_it_is_cut(end: str) -> None:
+    data = f"data: a{end}data: b{end}{end}data: c{end}{end}".encode()
+
+    assert [events(data, [cut]) for cut in range(len(data))] == [["a\nb", "c"]] * len(data)
+
+
 @given(st.binary(max_size=200), st.lists(st.integers(0, 10_000), max_size=10))
 def test_bytes_of_any_kind_are_no_crash_and_divide_alike(data: bytes, cuts: list[int]) -> None:
     assert events(data, cuts) == events(data)
