@@ -46,10 +46,10 @@ options:
     default: [auto]
   level:
     description:
-      - V(quick) takes a minute at most per node, with eight GPUs too. It tells whether each device works and is about as
-        fast as its kind. Suites are C(import), C(kernel), C(gemm), C(memory), C(correctness), C(pcie).
-      - V(standard) takes ten minutes at most per node. It heats each GPU for half a minute first, so that its numbers are
-        sustained ones, and runs all suites.
+      - V(quick) takes a minute at most per node, with eight GPUs too. It tells whether each device works and is about
+        as fast as its kind. Suites are C(import), C(kernel), C(gemm), C(memory), C(correctness), C(pcie).
+      - V(standard) takes ten minutes at most per node and runs all suites. It heats each GPU for half a minute first,
+        so that its numbers are sustained ones.
       - V(full) runs all suites, with more shapes and longer; expect an hour with several GPUs.
     type: str
     choices: [quick, standard, full]
@@ -60,7 +60,7 @@ options:
   llm_workload:
     description:
       - Name of the model shape of the suites V(llm_inference) and V(llm_training).
-      - By default V(7b-gqa4) on a GPU and V(tiny) on a CPU.
+      - By default V(7b-gqa4) for inference and V(llama2-7b-mha) for training on a GPU, and V(tiny) on a CPU.
     type: str
   llm_goal:
     description: What V(llm_inference) must reach at one operating point to pass.
@@ -71,9 +71,14 @@ options:
         type: float
         default: 5000
       p99_ms:
-        description: Most milliseconds to the first token, at the 99th percentile.
+        description: Most milliseconds of O(llm_goal.p99_metric), at the 99th percentile.
         type: float
         default: 200
+      p99_metric:
+        description: V(ttft) is the time to the first token, V(itl) the time between two tokens.
+        type: str
+        choices: [ttft, itl]
+        default: ttft
       vram_fraction:
         description: Most of the GPU's memory that may be used, as a fraction of one.
         type: float
@@ -166,7 +171,7 @@ torch_benchmark:
           elements), C(device) (V(node) for what several GPUs give together), C(dtype), C(shape), C(samples).
         - C(value) is the C(median); C(p5), C(p95), C(min), C(max) are of the same unit.
         - C(spread) is (p95 - p5) / median.
-        - C(clocks) has SM and memory clock in MHz, power in W, temperature in degrees Celsius and the used memory in bytes
+        - C(clocks) has SM and memory clock in MHz, power in W, temperature in degrees Celsius and used memory in bytes
           before, during and after; C(throttle) the fraction of the time each event reason was active. On a CPU both are
           null.
         - C(details) has what only one suite gives; docs/benchmarks.md names it.
@@ -177,7 +182,7 @@ torch_benchmark:
       type: list
       elements: dict
     not_applicable:
-      description: One entry per thing a device or this torch does not have, with C(suite), C(device), C(reason), C(dtype).
+      description: What a device or this torch does not have, each with C(suite), C(device), C(reason), C(dtype).
       type: list
       elements: dict
 plan:
@@ -212,6 +217,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
         "options": {
             "tokens_per_s": {"type": "float", "default": 5000},
             "p99_ms": {"type": "float", "default": 200},
+            "p99_metric": {"type": "str", "choices": ["ttft", "itl"], "default": "ttft"},
             "vram_fraction": {"type": "float", "default": 0.8},
         },
     },
@@ -226,6 +232,7 @@ def main() -> None:
     python = module.params["python"] or sys.executable
     try:
         benchmark_plan.check_wanted(module.params["devices"])
+        benchmark_plan.check_options(module.params)
         if module.check_mode and not os.path.exists(python):
             module.exit_json(skipped=True, changed=False, msg=_absent(python), plan=_plan_without(module, python))
         if not has_respawned() and not _is_this(python):

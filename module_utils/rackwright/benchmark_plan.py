@@ -3,14 +3,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import llm_goal, llm_workloads
 from .benchmark_levels import LEVEL_SUITES, LEVELS, SUITES, Level, burn_seconds, gemm_dtypes, level_for
 from .errors import InvalidInputError
 
-__all__ = ["LEVELS", "LEVEL_SUITES", "SUITES", "Phase", "build_plan", "check_wanted", "choose_devices", "phases"]
+__all__ = [
+    "LEVELS",
+    "LEVEL_SUITES",
+    "SUITES",
+    "Phase",
+    "build_plan",
+    "check_options",
+    "check_wanted",
+    "choose_devices",
+    "phases",
+]
 
 #: Importing torch and, on a GPU, creating a context; measured in seconds on a slow disk.
 _START_S = 6.0
@@ -96,6 +108,28 @@ def check_wanted(devices: Sequence[str]) -> None:
             raise _device_error(f"{name!r} is not a device", name)
     if len(devices) > 1 and {"auto", "cuda"} & set(devices):
         raise _device_error("'auto' and 'cuda' cannot be combined with other devices", list(devices))
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options of suites that mean nothing before anything is started: after an import they would cost minutes.
+
+    Raises:
+        InvalidInputError: a time that is not above zero, an unknown workload, a goal that nothing can reach.
+    """
+    for name in ("timeout", "burn_seconds"):
+        value = options.get(name)
+        if value is not None and not 0 < float(value) < math.inf:
+            raise InvalidInputError(
+                "run the benchmark",
+                f"option {name}",
+                f"{value} is no time",
+                "Give seconds above zero, or leave it out",
+                expected="seconds above zero",
+                found=value,
+            )
+    if options.get("llm_workload") is not None:
+        llm_workloads.find(options["llm_workload"])
+    llm_goal.goal_from(options.get("llm_goal"))
 
 
 def choose_devices(wanted: Sequence[str], cuda_count: int) -> tuple[list[str], list[str]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,10 +27,10 @@ def parse_cpulist(text: str | None) -> set[int]:
     """Return the processors of the kernel's ``0-3,8``; empty for anything else."""
     found: set[int] = set()
     for piece in (text or "").strip().split(","):
-        first, _, last = piece.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        numbers = re.fullmatch(r"(\d+)(?:-(\d+))?", piece)
+        if numbers is None:
             return set()
-        found.update(range(int(first), int(last or first) + 1))
+        found.update(range(int(numbers[1]), int(numbers[2] or numbers[1]) + 1))
     return found
 
 

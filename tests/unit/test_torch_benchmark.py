@@ -257,6 +257,49 @@ def test_nonsense_devices_are_refused_before_anything_starts(capsys: pytest.Capt
     assert result["msg"].startswith("Could not choose devices on option devices: 'gpu0' is not a device.")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"timeout": 0}, "option timeout: 0 is no time"),
+        ({"timeout": -5}, "option timeout: -5 is no time"),
+        ({"burn_seconds": 0}, "option burn_seconds: 0.0 is no time"),
+        ({"burn_seconds": "inf"}, "option burn_seconds: inf is no time"),
+        ({"burn_seconds": "nan"}, "option burn_seconds: nan is no time"),
+        ({"llm_workload": "llama-70000b"}, "there is no workload 'llama-70000b'"),
+        ({"llm_goal": {"vram_fraction": 1.5}}, "above the whole memory"),
+        ({"llm_goal": {"p99_ms": -1}}, "p99_ms is -1.0"),
+        ({"level": "fast"}, "value of level must be one of"),
+        ({"suites": ["gem"]}, "value of suites must be one or more of"),
+    ],
+)
+@pytest.mark.parametrize("check", [False, True])
+def test_options_that_mean_nothing_are_refused_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], options: dict[str, Any], said: str, check: bool
+) -> None:
+    result = run_module(capsys, check=check, python="/nonexistent", **options)
+    assert result["failed"] is True
+    assert said in result["msg"]
+
+
+def test_suites_and_time_limit_are_those_of_the_level(
+    fake_torch: Callable[[str], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[benchmark.Request] = []
+
+    def plan(request: benchmark.Request) -> dict[str, Any]:
+        asked.append(request)
+        return {"devices": [], "estimated_s": 0}
+
+    monkeypatch.setattr(benchmark, "plan", plan)
+    for level in ("quick", "standard", "full"):
+        run_module(capsys, check=True, level=level, timeout=None)
+    run_module(capsys, check=True, level="standard", suites=["burn", "gemm"], burn_seconds=7, timeout=40)
+    assert [request.timeout for request in asked] == [300, 900, 3600, 40]
+    assert "llm_inference" not in asked[0].suites
+    assert asked[1].suites == asked[2].suites == tuple(torch_benchmark.benchmark_plan.SUITES)
+    assert (asked[3].suites, asked[3].options) == (("gemm", "burn"), {"burn_seconds": 7.0})
+
+
 def test_a_busy_gpu_is_refused_unless_allowed(
     fake_torch: Callable[[str], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
