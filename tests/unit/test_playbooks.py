@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = sorted(ROOT.glob("playbooks/*.yml"))
@@ -42,6 +44,31 @@ def test_playbook_parses_with_the_example_inventory(playbook: Path) -> None:
     result = play("-i", "inventory/example", str(playbook), "--syntax-check")
 
     assert result.returncode == 0, result.stderr
+
+
+def documented() -> set[str]:
+    """Every variable that an argument spec of a role or of the playbooks names."""
+    files = [*ROOT.glob("roles/*/meta/argument_specs.yml"), ROOT / "playbooks/meta/argument_specs.yml"]
+    specs = [yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"] for path in files]
+    return {name for spec in specs for entry in spec.values() for name in entry.get("options") or {}}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*PLAYBOOKS, *sorted(ROOT.glob("playbooks/tasks/*.yml")), *sorted(ROOT.glob("playbooks/vars/*.yml"))],
+    ids=lambda path: path.name,
+)
+def test_every_variable_that_a_playbook_reads_is_documented(path: Path) -> None:
+    """What is read with a default or only where it is defined comes from the user: validation has to know the name."""
+    text = re.sub(r"^\s*#.*$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    read = re.findall(r"(?<![.\w'\]])(?<!\| )([a-z][a-z0-9_]*) (?:\| default\(|is (?:not )?defined)", text)
+
+    assert {name for name in read if not name.startswith("ansible_")} <= documented()
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS, ids=lambda path: path.name)
+def test_a_playbook_begins_with_what_it_is_for(playbook: Path) -> None:
+    assert re.match(r"---\n# [A-Z][^\n]{20,}", playbook.read_text(encoding="utf-8"))
 
 
 def test_a_sound_inventory_is_accepted_without_contact(inventory: Path) -> None:
