@@ -1,11 +1,12 @@
 # Two commands matter: `make demo` and `make test`. The rest are their parts and their longer siblings.
 SHELL := /bin/bash
 PYTHON ?= python3
+TORCH_PYTHON ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo demo-down test lint unit molecule test-long bench bench-fleet test-gpu tables lock prerequisites control clean
+.PHONY: help demo demo-down test lint unit molecule test-long bench bench-fleet test-gpu bench-gpu tables lock prerequisites control clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +40,9 @@ bench-fleet: prerequisites $(VENV)/.dev ## time a converged fleet of 8 container
 
 test-gpu: $(VENV)/.dev ## on a machine with a real GPU only: facts, kernel launch, benchmark
 	@$(BIN)/python -m pytest tests/gpu
+
+bench-gpu: ## on a machine with a real GPU only: our numbers beside those of other tools, and three runs of each (TORCH_PYTHON=..., ARGS=...)
+	@$(TORCH_PYTHON) tests/gpu/bench/run.py $(ARGS)
 
 tables: $(VENV)/.dev ## regenerate the code that is made from the tables
 	@$(BIN)/python tests/support/make_tables.py
