@@ -88,16 +88,18 @@ def has_gqa(torch: Any) -> bool:
     return "enable_gqa" in (torch.nn.functional.scaled_dot_product_attention.__doc__ or "")
 
 
-_CLASSES: dict[int, dict[str, Any]] = {}
+_CLASSES: dict[int, tuple[Any, dict[str, Any]]] = {}
 
 
 def classes(torch: Any) -> dict[str, Any]:
     """Return the module classes, made once per torch: without torch there is nothing to derive them from."""
-    if id(torch) not in _CLASSES:
+    known = _CLASSES.get(id(torch))
+    if known is None:
         norm = _norm_class(torch)
         block = _block_classes(torch, norm)
-        _CLASSES[id(torch)] = {"RMSNorm": norm, **block, "Llama": _model_class(torch, norm, block["Block"])}
-    return _CLASSES[id(torch)]
+        made = {"RMSNorm": norm, **block, "Llama": _model_class(torch, norm, block["Block"])}
+        known = _CLASSES[id(torch)] = (torch, made)  # held, so that no other object gets its id
+    return known[1]
 
 
 def _norm_class(torch: Any) -> Any:

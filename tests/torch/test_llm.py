@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from rackwright import llm_model, llm_workloads, measure
@@ -100,6 +101,33 @@ def test_logits_are_those_of_the_arithmetic_written_out() -> None:
             expected = logits_by_hand(model, tokens[row], shape)
             assert expected.std() > 0.1, "logits that are all alike compare nothing"
             torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-4)
+
+
+def older_torch() -> Any:
+    """A torch of before 2.4: no RMSNorm of its own, attention that groups no heads, no choice of kernels."""
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+
+    def attention(query: Any, key: Any, value: Any, attn_mask: Any = None, is_causal: bool = False) -> Any:
+        assert key.shape[1] == query.shape[1], "heads are not grouped here"
+        return sdpa(query, key, value, attn_mask=attn_mask, is_causal=is_causal)
+
+    functional = SimpleNamespace(silu=torch.nn.functional.silu, scaled_dot_product_attention=attention)
+    names = ("Module", "Linear", "Embedding", "ModuleList", "Parameter")
+    nn = SimpleNamespace(functional=functional, **{name: getattr(torch.nn, name) for name in names})
+    return SimpleNamespace(**{name: value for name, value in vars(torch).items() if name != "nn"}, nn=nn)
+
+
+def test_an_older_torch_computes_the_same() -> None:
+    old, tokens = older_torch(), some_tokens(2, 9)
+    for name, shape in SHAPES.items():
+        model = built(name)
+        plain = llm_model.build(old, shape, "cpu", torch.float32, 1, positions=TINY.slot)
+        plain.load_state_dict(model.state_dict())
+        torch.testing.assert_close(plain(tokens), model(tokens), rtol=1e-5, atol=1e-5)
+        decoder = Decoder(old, plain, load(name), 2, "cpu", torch.float32)
+        decoder.fill(tokens)
+        sequence = torch.cat((tokens, decoder.tokens[:, None]), 1)
+        torch.testing.assert_close(decoder.step(TINY.slot), model(sequence)[:, -1], rtol=1e-4, atol=1e-4)
 
 
 def test_the_prompt_fills_the_cache_and_gives_the_full_forwards_last_logits() -> None:
