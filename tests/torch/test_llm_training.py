@@ -157,6 +157,78 @@ def test_the_suite_begins_with_the_plain_step() -> None:
     assert first["details"]["layers"] == TINY.layers
 
 
+class FakeCuda:
+    """What the suite asks of torch.cuda, on a clock of its own: every event is 0.5 s after the last."""
+
+    OutOfMemoryError = torch.cuda.OutOfMemoryError
+
+    def __init__(self) -> None:
+        self.now, self.peaks = 0.0, iter((4000, 1000))
+        cuda = self
+
+        class Event:
+            def __init__(self, enable_timing: bool) -> None:
+                assert enable_timing
+
+            def record(self) -> None:
+                cuda.now += 0.5
+                self.at = cuda.now
+
+            def elapsed_time(self, other: Any) -> float:
+                return float(other.at - self.at) * 1e3
+
+        self.Event = Event
+
+    def reset_peak_memory_stats(self, device: str) -> None:
+        self.peak = next(self.peaks)
+
+    def max_memory_allocated(self, device: str) -> int:
+        return self.peak
+
+    def max_memory_reserved(self, device: str) -> int:
+        return self.peak + 24
+
+    def synchronize(self, device: str) -> None: ...
+
+    def empty_cache(self) -> None: ...
+
+
+class WithCuda:
+    """The torch of this machine with a made-up CUDA."""
+
+    def __init__(self) -> None:
+        self.cuda = FakeCuda()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+def test_a_gpu_is_timed_by_events_and_held_against_its_peak() -> None:
+    # "cpu:0" computes here and is no CPU to the bench
+    bench = Bench(WithCuda(), "cpu:0", "quick", 1, {"name": "card"}, Watch(None, "none"), options={})
+    bench.peak = {"tflops": {"bf16": 1e-6}}
+    size = llm_training_plan.Size(2, 4, 32)
+
+    def build(bench: Bench, layers: int) -> Any:
+        model = llm_model.build(torch, TINY, "cpu", torch.float32, 1, 10000.0, 32)
+        return model, list(model.layers)
+
+    kept, llm_training_plan.CUDA_LEVELS["quick"] = (
+        llm_training_plan.CUDA_LEVELS["quick"],
+        dataclasses.replace(llm_training_plan.CUDA_LEVELS["quick"], warmup_s=0.01, budget_s=0.01),
+    )
+    try:
+        workload = torch_training.Workload("tiny", TINY, build, size)
+        plain, less = torch_training.compare(bench, workload, [BF16, Technique("less", "bfloat16", True)])
+    finally:
+        llm_training_plan.CUDA_LEVELS["quick"] = kept
+    assert (plain["value"], plain["samples"], plain["median_s"]) == (size.tokens / 0.5, 3, 0.5)
+    flop = llm_training_plan.flops_per_token(TINY, 2, 32)
+    assert abs(plain["details"]["mfu"] - flop * plain["value"] / 1e6) < 1e-9
+    assert (plain["details"]["peak_memory_bytes"], plain["details"]["peak_reserved_bytes"]) == (4000, 1024 + 3000)
+    assert (less["details"]["memory_ratio"], less["details"]["tokens_ratio"]) == (0.25, 1.0)
+
+
 def test_what_fails_in_one_technique_stays_in_it() -> None:
     for error, expected in (
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), "out_of_memory"),
