@@ -31,6 +31,7 @@ def headlines(report: Mapping[str, Any]) -> dict[str, Any] | None:
         if not isinstance(result, Mapping) or not _wanted(result):
             continue
         entry = {key: result.get(key) for key in _KEYS}
+        entry["goal"] = (result.get("details") or {}).get("verdict")
         entry["uuid"] = (devices.get(str(result.get("device"))) or {}).get("uuid")
         key = tuple(entry[name] for name in ("device", "suite", "name", "dtype", "unit"))
         kept[key] = _worse(kept[key], entry) if key in kept else entry

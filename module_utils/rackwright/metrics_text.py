@@ -27,8 +27,8 @@ FAMILIES = {
     "rackwright_health_timestamp_seconds": "When the health was checked, in seconds since 1970.",
     "rackwright_gpu_info": "A GPU, as the node said when it was last asked. Always 1.",
     "rackwright_gpu_memory_bytes": "Memory of the GPU.",
-    "rackwright_gpu_benchmark_value": "Median of the last benchmark of a GPU, in the unit of the label unit.",
-    "rackwright_node_benchmark_value": "Median of the last benchmark of a whole node, in the unit of the label unit.",
+    "rackwright_gpu_benchmark_value": "Result of the last benchmark of a GPU, in the unit of the label unit.",
+    "rackwright_node_benchmark_value": "Result of the last benchmark of a whole node, in the unit of the label unit.",
     "rackwright_benchmark_timestamp_seconds": "When the benchmark ran, in seconds since 1970.",
 }
 _LADDER = {severity: step for step, severity in enumerate(SEVERITIES)}

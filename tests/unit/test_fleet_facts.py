@@ -108,9 +108,20 @@ def test_headlines_are_speeds_of_which_the_worst_counts(results: Any, values: li
     assert found["at"] is None
 
 
+def test_a_goal_says_whether_it_was_reached() -> None:
+    goal = result(suite="llm_inference", name="llm_goal_7b", unit="tokens/s", details={"verdict": "unattainable"})
+    found = headlines({"benchmark": {"results": [goal, result()]}})
+
+    assert found is not None
+    assert [entry["goal"] for entry in found["results"]] == ["unattainable", None]
+
+
 def test_the_document_follows_its_schema() -> None:
+    whole = report()
+    goal = result(suite="llm_inference", name="llm_goal_7b", unit="tokens/s", details={"verdict": "fail"}, dtype=None)
+    whole["benchmark"]["results"].append(goal)
     nodes = {
-        "whole": known(cached(), report()),
+        "whole": known(cached(), whole),
         "simulated": known(cached(simulated=True), report(simulated=True)),
         "unknown": known({}),
         "odd": known({"gpu": {"devices": None}, "gpu_health": {"a": 1}, "gpu_verdict": {"b": 2}}, report(benchmark={})),
