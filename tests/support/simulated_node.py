@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import ctypes
 import functools
+import importlib
 import io
 import json
 import os
@@ -140,10 +141,16 @@ class SimulatedNode:
         shutil.rmtree(self.sysroot / "sys/bus/pci/devices" / address)
         return self
 
-    def run(self, binding: str = "auto", environment: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
+    def run(
+        self,
+        binding: str = "auto",
+        environment: dict[str, str] | None = None,
+        module: str = "gpu_facts",
+        **options: Any,
+    ) -> dict[str, Any]:
         """Run the module and return its whole result."""
         options = {"sysroot": str(self.sysroot), **options}
-        result = run_in_child(self._module, (binding, environment or {}, options), timeout=60)
+        result = run_in_child(self._module, (binding, environment or {}, module, options), timeout=60)
         assert result.status == "ok", (result.detail, result.traceback, result.stderr)
         value: dict[str, Any] = result.value
         return value
@@ -155,12 +162,21 @@ class SimulatedNode:
         gpu: dict[str, Any] = result["ansible_facts"]["gpu"]
         return gpu
 
+    def health(self, binding: str = "auto", **options: Any) -> dict[str, Any]:
+        """Run gpu_health and return its document."""
+        result = self.run(binding, module="gpu_health", **options)
+        assert "gpu_health" in result, result
+        document: dict[str, Any] = result["gpu_health"]
+        return document
+
     def called(self) -> list[str]:
         """Functions of NVML that were called so far."""
         lines = self.trace.read_text(encoding="utf-8").splitlines()
         return [word for line in lines for word in line.split() if word.startswith("nvml")]
 
-    def _module(self, binding: str, environment: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
+    def _module(
+        self, binding: str, environment: dict[str, str], module: str, options: dict[str, Any]
+    ) -> dict[str, Any]:
         os.environ.update(
             SIMNVML_CONF=str(self.conf),
             SIMNVML_RUN_DIR=str(self.conf.parent / "run"),
@@ -175,10 +191,8 @@ class SimulatedNode:
             sys.modules.pop("pynvml", None)
         if self.library is not None:
             ctypes.CDLL(str(self.library))
-        import gpu_facts
-
         output = io.StringIO()
         with patch_module_args(options), contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-            gpu_facts.main()
+            importlib.import_module(module).main()
         result: dict[str, Any] = json.loads(output.getvalue())
         return result
