@@ -85,7 +85,7 @@ def row(document: Mapping[str, Any], stragglers: Sequence[Mapping[str, Any]]) ->
 
 #: Column to suite and beginning of the name of the numbers it shows.
 _WANTED = {
-    "gemm": ("gemm", ("gemm_bfloat16_8192", "gemm_float16_8192", "gemm_float32_8192", "gemm_float32")),
+    "gemm": ("gemm", ("gemm_bfloat16_8192", "gemm_float16_8192", "gemm_float32_8192", "gemm")),
     "memory": ("memory", ("memory_copy",)),
     "pcie": ("pcie", ("",)),
     "llm": ("llm_inference", ("llm_goal",)),

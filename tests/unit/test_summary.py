@@ -8,77 +8,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from unit.verdict_samples import cpu_benchmark, gpu, health, no_gpu
-
-ROOT = Path(__file__).resolve().parents[2]
-
-STAND_IN = """#!/usr/bin/python
-import json
-from ansible.module_utils.basic import AnsibleModule
-spec = {name: {"type": "raw"} for name in %r}
-module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
-data = json.load(open(%s))
-if isinstance(data, str):
-    module.fail_json(msg=data)
-%s
-"""
-BODY = {
-    "gpu_facts": 'module.exit_json(changed=False, ansible_facts={"gpu": data})',
-    "gpu_health": "module.exit_json(changed=False, **data)",
-    "torch_benchmark": 'module.exit_json(changed=False, torch_benchmark={**data, "run_id": module.params["run_id"]})',
-}
+from unit.proof_site import AWAY, BENCHMARK, GOOD, build
+from unit.proof_site import play as prove
+from unit.verdict_samples import gpu, no_gpu
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A copy of what the proof needs, with modules in place of the two that need hardware and torch."""
-    for name in ("module_utils", "action_plugins", "callback_plugins", "playbooks", "roles", "ansible.cfg"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    library = tmp_path / "library"
-    library.mkdir()
-    for name in ("fleet_verdict.py", "gpu_plan.py"):
-        (library / name).symlink_to(ROOT / "library" / name)
-    options = ["sysroot", "timeout", "python", "level", "run_id", "extra_gpus", "suites", "devices"]
-    options += ["expected", "modes", "baseline", "limits", "window_s", "kernel_log"]
-    for name, where in (
-        ("gpu_facts", 'module.params["sysroot"]'),
-        ("gpu_health", 'module.params["kernel_log"]'),
-        ("torch_benchmark", 'module.params["level"]'),
-    ):
-        (library / f"{name}.py").write_text(STAND_IN % (options, where, BODY[name]))
-    return tmp_path
-
-
-def prove(site: Path, nodes: dict[str, dict[str, Any]], *args: str) -> subprocess.CompletedProcess[str]:
-    hosts: dict[str, Any] = {}
-    for name, node in nodes.items():
-        hosts[name] = dict(node.get("vars", {}))
-        places = {"gpu_facts_sysroot": "facts", "prove_level": "benchmark", "health_kernel_log": "health"}
-        for variable, key in places.items():
-            path = site / f"{name}.{key}.json"
-            path.write_text(json.dumps(node.get(key, HEALTHY if key == "health" else None)))
-            hosts[name][variable] = str(path)
-    common = {"health_become": False, "ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    inventory = site / "inventory.yml"
-    inventory.write_text(yaml.safe_dump({"gpu_nodes": {"hosts": hosts, "vars": common}}))
-    program, playbook = str(Path(sys.executable).parent / "ansible-playbook"), str(ROOT / "playbooks/prove-nodes.yml")
-    return subprocess.run(
-        [program, "-i", str(inventory), playbook, "-e", f"rackwright_reports={site}/reports", *args],
-        env={**os.environ, "ANSIBLE_CONFIG": str(site / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-        cwd=site,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-HEALTHY = {"gpu_health": health(), "ansible_facts": {"gpu_health": {"severity": "none"}}}
-BENCHMARK = cpu_benchmark()["torch_benchmark"]
-GOOD = {"facts": gpu(8, simulated=True), "benchmark": BENCHMARK, "vars": {"gpu_expected_count": 8}}
+    """A copy of the checkout with stand-ins for what needs hardware."""
+    return build(tmp_path)
 
 
 def test_a_good_fleet_ends_with_its_table(site: Path) -> None:
@@ -99,7 +39,7 @@ def test_bad_nodes_fail_the_run_after_reports_and_table(site: Path) -> None:
         "few": {"facts": gpu(2, simulated=True), "benchmark": BENCHMARK, "vars": {"gpu_expected_count": 3}},
         "broken": {"facts": "the probe broke", "benchmark": BENCHMARK},
         "untorched": {"facts": no_gpu(), "benchmark": "Could not import torch"},
-        "away": {"vars": {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}},
+        "away": AWAY,
         "aside": {"vars": {"__site_failure": {"role": "pytorch", "task": "Install", "message": "mirror down"}}},
     }
     done = prove(site, nodes)
@@ -122,8 +62,7 @@ def test_bad_nodes_fail_the_run_after_reports_and_table(site: Path) -> None:
 
 
 def test_a_fleet_of_which_nobody_answers_still_gets_its_verdicts(site: Path) -> None:
-    away = {"vars": {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}}
-    done = prove(site, {"a": away, "b": away})
+    done = prove(site, {"a": AWAY, "b": AWAY})
     assert done.returncode == 2
     assert "2 node(s): 0 pass, 0 warn, 2 fail." in done.stdout
 

@@ -181,3 +181,12 @@ def health(*checks: dict[str, Any]) -> dict[str, Any]:
 def evidence(facts: dict[str, Any], benchmark: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Return one node's evidence as a playbook hands it to fleet_verdict."""
     return copy.deepcopy({"facts": {"ansible_facts": {"gpu": facts}}, "benchmark": benchmark, **more})
+
+
+def own_uuids(facts: dict[str, Any], document: dict[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return facts and benchmark document of a node whose GPUs are no other node's."""
+    facts, document = copy.deepcopy((facts, document))
+    for index, entry in enumerate(facts["devices"]):
+        entry["uuid"] = f"GPU-{prefix}-{index}"
+        document["devices"][f"cuda:{index}"]["uuid"] = f"GPU-{prefix}-{index}"
+    return facts, document
