@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,6 +147,20 @@ def test_steps_within_the_level(step_s: float, count: int) -> None:
 )
 def test_ratio(value: float | None, reference: float | None, expected: float | None) -> None:
     assert plan.ratio(value, reference) == expected
+
+
+def test_the_documented_sizes_are_those_that_are_chosen() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/llm-training.md").read_text(encoding="utf-8")
+    header = next(line for line in page.splitlines() if line.startswith("| level, workload |"))
+    cards = [int(number) for number in re.findall(r"(\d+) GiB", header)]
+    rows = [line for line in page.splitlines() if re.match(r"\| `(quick|standard|full)`, ", line)]
+    assert (len(cards), len(rows)) == (6, 4)
+    for row in rows:
+        first, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        level, workload = re.findall("`([^`]+)`", first)
+        shape = llm_workloads.find(workload).shape
+        sizes = [plan.fit(shape, plan.CUDA_LEVELS[level], card * GIB) for card in cards]
+        assert cells == [f"{size.layers}, {size.batch} x {size.sequence}" if size else "-" for size in sizes], row
 
 
 def test_the_table_says_what_each_technique_buys() -> None:
