@@ -74,8 +74,8 @@ CPU_LEVELS = {
 }
 #: Eight layers show what a technique does to speed and memory as well as all of them, in a quarter of the time.
 CUDA_LEVELS = {
-    "quick": Level(2, 4, 1024, 1.0, 2.0, 3, 30),
-    "standard": Level(8, 4, 2048, 3.0, 6.0, 5, 60),
+    "quick": Level(2, 4, 1024, 0.5, 1.5, 3, 30),
+    "standard": Level(8, 4, 2048, 3.0, 5.0, 5, 60),
     "full": Level(32, 8, 2048, 10.0, 20.0, 10, 100),
 }
 

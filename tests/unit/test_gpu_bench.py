@@ -113,6 +113,31 @@ def test_peaks_come_from_the_catalogue() -> None:
     assert set(compare.peaks_by_name(results, None).values()) == {None}
 
 
+def test_fractions_of_the_roofline() -> None:
+    peak = {"bandwidth_gbps": 4800.0, "tflops": {"bf16": 989.4}}
+    results = [
+        result("gemm_bfloat16_8192", 700.0),
+        result("burn_bfloat16", 650.0, "burn"),
+        result("memory_copy", 3600.0, "memory"),
+        result("pcie_h2d", 50.0, "pcie", details={"link_gbps": 63.0}),
+        result("pcie_d2h", 50.0, "pcie", details={"link_gbps": None}),
+        result("llm_decode", 200.0, "llm_inference", details={"roofline_fraction": 0.71}),
+        result("llm_train", 9000.0, "llm_training", details={"mfu": 0.4}),
+        result("exact_answer", 0.0, "kernel"),
+    ]
+    found = [(row["what"], row["fraction"], row["of"]) for row in compare.rooflines(results, peak)]
+    assert found == [
+        ("gemm_bfloat16_8192", "70.7 %", "peak of the catalogue"),
+        ("burn_bfloat16", "65.7 %", "peak of the catalogue"),
+        ("memory_copy", "75.0 %", "peak of the catalogue"),
+        ("pcie_h2d", "79.4 %", "negotiated link"),
+        ("pcie_d2h", "-", "negotiated link"),
+        ("llm_decode", "71.0 %", "memory or arithmetic of the step"),
+        ("llm_train", "40.0 %", "arithmetic (MFU)"),
+    ]
+    assert {row["fraction"] for row in compare.rooflines(results[:3], None)} == {"-"}
+
+
 def test_a_child_that_died_keeps_what_it_had_written() -> None:
     lines: list[dict[str, Any]] = [
         {"start": "device", "device": "cuda:0"},
@@ -179,7 +204,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     def whole(request: Any) -> dict[str, Any]:
         ran.append(request.suites)
         results = [result("gemm_bfloat16_8192", 700.0 + 10 * len(ran), spread=0.01)]
-        return {"results": results, "errors": [], "not_applicable": []}
+        devices = {"cuda:0": {"name": "card", "compute_capability": None}}
+        return {"results": results, "errors": [], "not_applicable": [], "devices": devices}
 
     monkeypatch.setattr(run.benchmark, "plan", lambda request: {"devices": [{"device": request.devices[0]}]})
     monkeypatch.setattr(run.benchmark, "run", whole)

@@ -137,7 +137,7 @@ def test_a_reduced_model_says_so_in_its_name() -> None:
     assert plan.workload_name("llama2-7b-mha", 32, 32) == "llama2-7b-mha"
 
 
-@pytest.mark.parametrize(("step_s", "count"), [(0.001, 60), (0.2, 30), (0.5, 12), (10.0, 5), (0.0, 60)])
+@pytest.mark.parametrize(("step_s", "count"), [(0.001, 60), (0.2, 25), (0.5, 10), (10.0, 5), (0.0, 60)])
 def test_steps_within_the_level(step_s: float, count: int) -> None:
     assert plan.step_count(plan.CUDA_LEVELS["standard"], step_s) == count
 

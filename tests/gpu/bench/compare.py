@@ -11,6 +11,7 @@ NOTABLE = 0.10
 #: Repeated runs of one number: more than this apart is a question.
 NOTABLE_SPREAD = 0.05
 COLUMNS = ("what", "unit", "ours", "spread", "theirs", "their spread", "ratio", "of peak")
+ROOFLINE_COLUMNS = ("suite", "what", "unit", "value", "fraction", "of")
 REPEAT_COLUMNS = ("suite", "what", "unit", "runs", "median", "least", "most", "spread", "within a run")
 
 
@@ -126,20 +127,52 @@ def notes(rows: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def peaks_by_name(results: Sequence[Mapping[str, Any]], peak: Mapping[str, Any] | None) -> dict[str, float | None]:
-    """Return the catalogue's peak per result of ``gemm`` and ``memory``, from the record of ``gpu_peak.peak_of``."""
-    keys = {
-        "bfloat16": "bf16",
-        "float16": "fp16",
-        "float32": "fp32",
-        "tf32": "tf32",
-        "float8_e4m3fn": "fp8",
-        "int8": "int8",
-    }
+    """Return the catalogue's peak per result, in its unit, from the record of ``gpu_peak.peak_of``."""
+    return {str(result["name"]): peak_of(result, peak) for result in results if result["suite"] in _HELD_AGAINST}
+
+
+#: Suites whose values are held against a peak of the catalogue: by data type, or the memory's bandwidth.
+_HELD_AGAINST = ("gemm", "burn", "memory")
+_PEAK_KEYS = {
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "float32": "fp32",
+    "tf32": "tf32",
+    "float8_e4m3fn": "fp8",
+    "int8": "int8",
+}
+
+
+def peak_of(result: Mapping[str, Any], peak: Mapping[str, Any] | None) -> float | None:
+    """Return what the catalogue says the card can do at best of what a result measured; None where it does not say."""
+    if result["suite"] == "memory":
+        return (peak or {}).get("bandwidth_gbps")
     tflops: Mapping[str, Any] = (peak or {}).get("tflops") or {}
-    found: dict[str, float | None] = {}
+    return tflops.get(_PEAK_KEYS.get(str(result.get("dtype")), ""))
+
+
+def roofline(result: Mapping[str, Any], peak: Mapping[str, Any] | None) -> tuple[float | None, str]:
+    """Return which fraction of its limit a result reached, and what that limit is."""
+    details: Mapping[str, Any] = result.get("details") or {}
+    if result["suite"] in _HELD_AGAINST:
+        best = peak_of(result, peak)
+        return (float(result["value"]) / best if best else None), "peak of the catalogue"
+    if result["suite"] == "pcie":
+        wire = details.get("link_gbps")
+        return (float(result["value"]) / wire if wire else None), "negotiated link"
+    if result["suite"] == "llm_inference":
+        return details.get("roofline_fraction"), "memory or arithmetic of the step"
+    if result["suite"] == "llm_training":
+        return details.get("mfu"), "arithmetic (MFU)"
+    return None, ""
+
+
+def rooflines(results: Sequence[Mapping[str, Any]], peak: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """Return one row per result that has a limit."""
+    rows = []
     for result in results:
-        if result["suite"] == "gemm":
-            found[str(result["name"])] = tflops.get(keys.get(str(result.get("dtype")), ""))
-        elif result["suite"] == "memory":
-            found[str(result["name"])] = (peak or {}).get("bandwidth_gbps")
-    return found
+        fraction, limit = roofline(result, peak)
+        if limit:
+            row = {"suite": str(result["suite"]), "what": str(result["name"]), "unit": str(result["unit"])}
+            rows.append({**row, "value": number(float(result["value"])), "fraction": percent(fraction), "of": limit})
+    return rows

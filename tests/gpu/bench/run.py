@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "module_utils")]
 
 from gpu.bench import compare, peers
 
-from rackwright import benchmark, child, llm_training_plan, text_table, torch_runner, torch_suites
+from rackwright import benchmark, child, gpu_readings, llm_training_plan, text_table, torch_runner, torch_suites
 from rackwright.errors import MissingError, RackwrightError
 
 # without torch, the folder of its tests would be taken for it
@@ -149,6 +149,9 @@ def _repeat(device: str, options: argparse.Namespace) -> list[Document]:
         documents.append(benchmark.run(_request(options, options.suites, device)))
     rows = compare.repeatability([document["results"] for document in documents])
     _show(f"repeat: {options.runs} runs of every suite, each in new processes", compare.REPEAT_COLUMNS, rows, device)
+    peak = peak_of(documents[-1]["devices"].get(device) or {})
+    rows = compare.rooflines(documents[-1]["results"], peak)
+    _show("fractions of the roofline, last run", compare.ROOFLINE_COLUMNS, rows, device)
     trained = [{**row, "what": row["technique"]} for row in llm_training_plan.table(documents[-1]["results"])]
     if trained:
         columns = ("technique", "tokens_per_s", "mfu", "peak_gib", "tokens", "memory")
@@ -187,9 +190,8 @@ def document_of(lines: Sequence[Mapping[str, Any]], outcome: child.ChildResult) 
         "peak": None,
     }
     for line in lines:
-        info = line.get("device_info") or {}
-        if info.get("compute_capability"):
-            document["peak"] = _peak(info)
+        if "device_info" in line:
+            document["peak"] = peak_of(line["device_info"])
     if outcome.status != "ok":
         last = [line["start"] for line in lines if "start" in line][-1:]
         document["errors"].append(
@@ -198,11 +200,11 @@ def document_of(lines: Sequence[Mapping[str, Any]], outcome: child.ChildResult) 
     return document
 
 
-def _peak(info: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Ask the driver and the catalogue what the card can do; read again here, because a child's bench stays there."""
-    from rackwright.gpu_readings import open_gpu
-
-    meter, _ = open_gpu(dict(info))
+def peak_of(info: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Ask driver and catalogue what a card can do, by what torch said of it; None for a CPU and where neither knows."""
+    if not info.get("compute_capability"):
+        return None
+    meter, _ = gpu_readings.open_gpu(info)
     return meter.peak()[0] if meter is not None else None
 
 
