@@ -81,14 +81,17 @@ def directly(name: str, **options: Any) -> dict[str, Any]:
         from rackwright.gpu_probe import probe
 
         return {"ansible_facts": {"gpu": probe(**options)}}
-    from rackwright import benchmark, benchmark_plan
+    from rackwright import benchmark, benchmark_levels
 
+    level = options.get("level", "quick")
+    names = ("burn_seconds", "llm_workload", "llm_goal")
     request = benchmark.Request(
         python=sys.executable,
-        suites=tuple(options.get("suites", benchmark_plan.SUITES)),
+        suites=tuple(options.get("suites", benchmark_levels.LEVEL_SUITES[level])),
         devices=tuple(options.get("devices", ["auto"])),
-        level=options.get("level", "quick"),
-        timeout=float(options.get("timeout", 300)),
+        level=level,
+        timeout=float(options.get("timeout", benchmark_levels.CUDA_LEVELS[level].timeout_s)),
+        options={name: options[name] for name in names if name in options},
         seed=options.get("seed", 1),
         allow_busy=options.get("allow_busy", False),
     )

@@ -124,6 +124,7 @@ def test_fractions_of_the_roofline() -> None:
         result("llm_decode", 200.0, "llm_inference", details={"roofline_fraction": 0.71}),
         result("llm_train", 9000.0, "llm_training", details={"mfu": 0.4}),
         result("exact_answer", 0.0, "kernel"),
+        result("llm_goal", 200.0, "llm_inference", details={"verdict": "pass"}),
     ]
     found = [(row["what"], row["fraction"], row["of"]) for row in compare.rooflines(results, peak)]
     assert found == [

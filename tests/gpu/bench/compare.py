@@ -160,7 +160,7 @@ def roofline(result: Mapping[str, Any], peak: Mapping[str, Any] | None) -> tuple
     if result["suite"] == "pcie":
         wire = details.get("link_gbps")
         return (float(result["value"]) / wire if wire else None), "negotiated link"
-    if result["suite"] == "llm_inference":
+    if "roofline_fraction" in details:
         return details.get("roofline_fraction"), "memory or arithmetic of the step"
     if result["suite"] == "llm_training":
         return details.get("mfu"), "arithmetic (MFU)"
