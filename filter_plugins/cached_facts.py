@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
+
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright.ages import MAX_AGE_HOURS, age_seconds, age_text
@@ -27,7 +29,12 @@ def fleet_groups(gpu: Any, health: Any = None, verdict: Any = None, max_age: Any
         max_age: hours after which a fact is stale; empty means a week.
     """
     facts = {"gpu": gpu or None, "gpu_health": health or None, "gpu_verdict": verdict or None}
-    hours = float(max_age) if max_age not in (None, "") else MAX_AGE_HOURS
+    try:
+        hours = float(max_age) if max_age not in (None, "") else MAX_AGE_HOURS
+    except (TypeError, ValueError) as error:
+        raise AnsibleFilterError(
+            f"Could not use facts_max_age: {max_age!r} is no number. Give the hours, like 168."
+        ) from error
     return groups_of(facts, hours, datetime.datetime.now(datetime.timezone.utc))
 
 

@@ -349,7 +349,16 @@ def test_the_playbook_exports_what_is_cached_and_no_secret(site: tuple[Path, dic
 def test_the_playbook_refuses_in_one_sentence(
     site: tuple[Path, dict[str, str]], tmp_path: Path, extra: dict[str, Any], said: str
 ) -> None:
-    command = ["-i", str(site[0]), *PLAYBOOK, "-e", f"rackwright_reports={tmp_path}/reports", "-e", json.dumps(extra)]
+    # without the constructed groups, which refuse an age that is no number on their own
+    command = [
+        "-i",
+        str(site[0] / "hosts.yml"),
+        *PLAYBOOK,
+        "-e",
+        f"rackwright_reports={tmp_path}/reports",
+        "-e",
+        json.dumps(extra),
+    ]
     with pytest.raises(AssertionError) as failed:
         run("ansible-playbook", *command, environment=site[1])
 

@@ -153,6 +153,11 @@ def test_the_limit_of_age_may_be_given_with_the_command(site: tuple[Path, dict[s
     assert not groups(site, "-e", "facts_max_age=999").get("facts_stale")
 
 
+def test_a_limit_of_age_that_is_no_number_is_told_and_not_swallowed(site: tuple[Path, dict[str, str]]) -> None:
+    with pytest.raises(AssertionError, match="'soon' is no number"):
+        groups(site, "-e", "facts_max_age=soon")
+
+
 def test_a_pattern_may_leave_out_a_group_that_is_empty(site: tuple[Path, dict[str, str]]) -> None:
     hosts = run("ansible", "-i", str(site[0]), "verdict_pass:!verdict_stale", "--list-hosts", environment=site[1])
 
