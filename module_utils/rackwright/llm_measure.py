@@ -97,8 +97,8 @@ def measure_point(session: Session, batch: int, budget_s: float) -> dict[str, An
 
 def release(bench: Bench) -> None:
     """Give back what the last operating point held, before the next one is allocated."""
-    gc.collect()
     if bench.on_gpu:
+        gc.collect()
         bench.torch.cuda.empty_cache()
 
 

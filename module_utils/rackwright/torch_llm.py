@@ -76,24 +76,40 @@ def most_sequences(session: Session, goal: Goal) -> int:
     Raises:
         NotEnoughMemoryError: not even one slot fits.
     """
-    bench, workload = session.bench, session.workload
+    bench, slot = session.bench, llm_workloads.slot_bytes(session.workload, session.cache_bytes)
     whole = goal.vram_fraction * memory_now(bench)[1]
-    fitting = llm_workloads.most_sequences(workload, whole, session.weights.total, session.cache_bytes)
-    group = max(1, min(PREFILL_TOKENS // workload.prompt, fitting))
-    dtype = getattr(bench.torch, session.dtype)
-    decoder = Decoder(bench.torch, session.model, workload, group, bench.device, dtype)
-    decoder.fill(bench.torch.zeros(group, workload.prompt, device=bench.device, dtype=bench.torch.int64))
-    bench.synchronize()
-    used, total, _ = memory_now(bench)
-    slot = llm_workloads.slot_bytes(workload, session.cache_bytes)
-    del decoder
-    release(bench)
-    room = goal.vram_fraction * total - (used - group * slot)
+    fitting = llm_workloads.most_sequences(session.workload, whole, session.weights.total, session.cache_bytes)
+    group = max(1, min(PREFILL_TOKENS // session.workload.prompt, fitting))
+    while (used := _used_by(session, group)) is None:
+        if group == 1:
+            raise NotEnoughMemoryError("not even one sequence fits beside the weights and what else is in use")
+        group //= 2
+    room = whole - (used - group * slot)
     if room < slot:
         raise NotEnoughMemoryError(
-            f"{used - group * slot} bytes are in use without any sequence, of {goal.vram_fraction:.0%} of {total}"
+            f"{used - group * slot} bytes are in use without any sequence, and {whole:.0f} may be in all"
         )
     return int(room // slot)
+
+
+def _used_by(session: Session, group: int) -> int | None:
+    """Return the memory in use after computing a group of prompts, or None where it does not fit."""
+    bench, workload = session.bench, session.workload
+    decoder: Any = None
+    try:
+        decoder = Decoder(
+            bench.torch, session.model, workload, group, bench.device, getattr(bench.torch, session.dtype)
+        )
+        decoder.fill(bench.torch.zeros(group, workload.prompt, device=bench.device, dtype=bench.torch.int64))
+        bench.synchronize()
+        return memory_now(bench)[0]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    finally:
+        decoder = None
+        release(bench)
 
 
 def sweep(

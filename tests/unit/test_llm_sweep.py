@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -152,6 +153,25 @@ def test_slots_fill_the_goals_part_of_what_is_left(monkeypatch: pytest.MonkeyPat
     torch = FakeTorch()
     torch.cuda.used = int(used_gib * GIB)
     assert torch_llm.most_sequences(session(torch), Goal()) == most
+
+
+@pytest.mark.parametrize(("fits", "tried"), [(8, [8]), (4, [8, 4]), (1, [8, 4, 2, 1]), (0, [8, 4, 2, 1])])
+def test_a_group_of_prompts_that_does_not_fit_is_halved(
+    monkeypatch: pytest.MonkeyPatch, fits: int, tried: list[int]
+) -> None:
+    groups: list[int] = []
+
+    def made(torch: Any, model: Any, workload: Any, batch: int, device: str, dtype: Any) -> Any:
+        groups.append(batch)
+        if batch > fits:
+            raise OutOfMemoryError("CUDA out of memory")
+        return PlanDecoder(torch, model, workload, batch, device, dtype)
+
+    monkeypatch.setattr(torch_llm, "Decoder", made)
+    with contextlib.nullcontext() if fits else pytest.raises(NotEnoughMemoryError, match="not even one"):
+        # beside 10 GiB in use and 1 GiB for prompts
+        assert torch_llm.most_sequences(session(FakeTorch()), Goal()) == 106
+    assert groups == tried
 
 
 def test_memory_that_others_use_is_an_error_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
