@@ -84,7 +84,7 @@ def table_text(
     lines += explained(documents, {entry["node"] for entry in shown})
     lines += ["", totals(documents)]
     for note in notes:
-        lines += textwrap.wrap(f"Note: {note}", WIDTH, subsequent_indent="  ")
+        lines += textwrap.wrap(f"Note: {note}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     lines += [f"Reports: {location} (run {run_id})"] if location else ["Reports: none are written in check mode"]
     return "\n".join(lines)
 

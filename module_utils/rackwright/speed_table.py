@@ -49,7 +49,7 @@ def text(
     lines += _skipped_lines(skipped)
     lines += ["", totals(documents) if documents else "No node was benchmarked."]
     for note in notes:
-        lines += textwrap.wrap(f"Note: {note}", WIDTH, subsequent_indent="  ")
+        lines += textwrap.wrap(f"Note: {note}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     if location:
         lines.append(f"Reports: {location} (run {run_id})")
     return "\n".join(lines)
