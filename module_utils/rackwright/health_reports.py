@@ -20,6 +20,7 @@ _FOLDER = "health"
 _COLUMNS = ("node", "gpus", "driver", "checks", "health")
 _SHRINKABLE = ("gpus", "checks", "node")
 _MOST_FINDINGS = 12
+_WORDS = {"ok": "ok", "finding": "found", "not_applicable": "n/a", "not_measured": "unread"}
 
 Node = Mapping[str, Any]
 
@@ -85,7 +86,7 @@ def table_text(
         found = findings(documents[name]["checks"])
         if found:
             lines += ["", *_node(name, documents[name], found)]
-    lines += ["", _totals(documents, silent, fail_at)]
+    lines += ["", *_wrapped(_totals(documents, silent, fail_at), "", "")]
     lines.append(f"Reports: {location}" if location else "Reports: none are written in check mode")
     return "\n".join(lines)
 
@@ -98,7 +99,7 @@ def _row(name: str, document: Node) -> dict[str, str]:
         "node": name,
         "gpus": gpus + (SIMULATED if document["simulated"] else ""),
         "driver": str(gpu["driver"] or "none"),
-        "checks": ", ".join(f"{number} {state.replace('_', ' ')}" for state, number in counts.items() if number),
+        "checks": ", ".join(f"{number} {_WORDS[state]}" for state, number in counts.items() if number),
         "health": "ok" if document["severity"] == NONE else document["severity"],
     }
 

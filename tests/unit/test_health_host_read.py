@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ansible.module_utils.rackwright.sysfs import Tree
 Run = Callable[[list[str], float], tuple[int, str, str]]
 
 
-def write(root: Path, files: dict[str, str | bytes]) -> Tree:
+def write(root: Path, files: Mapping[str, str | bytes]) -> Tree:
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def absent(command: list[str], timeout_s: float) -> tuple[int, str, str]:
     raise FileNotFoundError(2, "no such file", command[0])
 
 
-def read(root: Path, files: dict[str, str | bytes], run: Run | None = None) -> dict[str, Any]:
+def read(root: Path, files: Mapping[str, str | bytes], run: Run | None = None) -> dict[str, Any]:
     write(root, files)
     return health_host_read.read_host_health(str(root), str(root), run or answering())
 
@@ -83,7 +83,7 @@ def test_values_of_a_host(tmp_path: Path) -> None:
     [("iommu=pt", True, "passthrough"), ("intel_iommu=on", True, "enabled"), ("iommu=pt", False, "disabled")],
 )
 def test_modes_of_the_iommu(tmp_path: Path, cmdline: str, groups: bool, mode: str) -> None:
-    files: dict[str, str | bytes] = {"proc/cmdline": cmdline, "sys/kernel/x": ""}
+    files: Mapping[str, str | bytes] = {"proc/cmdline": cmdline, "sys/kernel/x": ""}
     if groups:
         files["sys/kernel/iommu_groups/0/y"] = ""
     assert read(tmp_path, files)["iommu"] == mode
