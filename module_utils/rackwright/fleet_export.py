@@ -72,7 +72,9 @@ def export(
         "changed_files": changed,
         "summary": document["summary"],
         "node_metrics": {
-            name: metrics_text.to_text({name: nodes[name]}) for name, host in hosts.items() if host["textfile"]
+            name: metrics_text.to_text({name: nodes[name]})
+            for name, host in hosts.items()
+            if host["textfile"] and METRICS in include
         },
         "table_text": summary_text(document, problems, folder, changed, check_mode),
     }
@@ -230,7 +232,7 @@ def _write(folder: str, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         path = os.path.join(folder, name)
         try:
-            atomic.replace(path, text.encode("utf-8"), mode=0o644, prefix=".export-")
+            atomic.replace(path, text.encode("utf-8", "replace"), mode=0o644, prefix=".export-")
         except OSError as error:
             raise reports.ReportError(
                 "write the export",

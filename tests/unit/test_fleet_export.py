@@ -105,6 +105,10 @@ def test_check_mode_says_what_would_change_and_writes_nothing(tmp_path: Path) ->
 
 
 def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
+    wanted = {"n1": host(textfile=True)}
+
+    assert export(tmp_path, wanted, include=["facts"])["node_metrics"] == {}
+    shutil.rmtree(tmp_path / "export")
     assert export(tmp_path, include=["metrics"])["files"] == ["rackwright.prom"]
     assert os.listdir(tmp_path / "export") == ["rackwright.prom"]
 
@@ -206,6 +210,13 @@ def test_a_full_disk_leaves_the_files_of_before(tmp_path: Path, monkeypatch: pyt
         export(tmp_path, {"n1": host({})})
 
     assert {name: (tmp_path / "export" / name).read_bytes() for name in os.listdir(tmp_path / "export")} == before
+
+
+def test_names_that_are_no_text_are_written_all_the_same(tmp_path: Path) -> None:
+    name = "n\udc80"
+    export(tmp_path, {name: host(variables={"rack": "\udc80"})}, groups={"g": [name]})
+
+    assert sorted(os.listdir(tmp_path / "export")) == sorted(FILES)
 
 
 @pytest.mark.parametrize(
