@@ -206,11 +206,13 @@ def read_proofs(path: str | None) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as stream:
             nodes = json.load(stream)["nodes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(nodes, dict) or not all(isinstance(entry, dict) for entry in nodes.values()):
+            raise TypeError("its nodes are no dictionary of proofs")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInputError(
             "read the record of proofs", path, f"{error}", "Remove the file; every node is then proven again"
         ) from error
-    return dict(nodes)
+    return nodes
 
 
 def record_proofs(directory: str, run_id: str, proven: Mapping[str, Mapping[str, Any]]) -> None:

@@ -83,7 +83,9 @@ def test_no_record_is_an_empty_one(tmp_path: Path) -> None:
     assert reports.read_proofs(None) == {}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{half"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "{half", '{"nodes": 5}', '{"nodes": [1]}', '{"nodes": {"a": "pass"}}']
+)
 def test_a_damaged_record_is_named_not_believed(tmp_path: Path, text: str) -> None:
     path = tmp_path / "proofs.json"
     path.write_text(text, encoding="utf-8")
