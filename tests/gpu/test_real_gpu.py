@@ -131,6 +131,45 @@ def test_the_quick_suites_on_every_gpu(run_module: RunModule, torch_devices: Dev
                 _within_physics(entry, entry["details"]["link_gbps"])
 
 
+def test_every_data_type_is_measured_or_named(run_module: RunModule, torch_devices: Devices) -> None:
+    document = run_module("torch_benchmark", suites=["gemm"], devices=["0"])["torch_benchmark"]
+    assert document["errors"] == []
+    measured = {entry["dtype"] for entry in document["results"]}
+    absent = {entry["dtype"]: entry["reason"] for entry in document["not_applicable"]}
+    print(json.dumps(absent, indent=1))
+    assert measured | set(absent) == {"bfloat16", "float16", "tf32", "float32", "float8_e4m3fn", "int8"}
+    assert not measured & set(absent)
+    if tuple(torch_devices[0]["capability"]) >= (8, 9):
+        assert absent == {}, "this card has matrix units for all of them"
+
+
+def test_exact_products_agree_between_all_gpus(run_module: RunModule, torch_devices: Devices) -> None:
+    document = run_module("torch_benchmark", suites=["correctness"])["torch_benchmark"]
+    assert document["errors"] == []
+    checksums: dict[str, set[str]] = {}
+    for entry in document["results"]:
+        assert (entry["value"], entry["details"]["differences"]) == (0, [])
+        assert entry["details"]["products"] > 10
+        checksums.setdefault(entry["name"], set()).add(entry["details"]["checksum"])
+    assert "correctness_float32" in checksums
+    assert all(len(found) == 1 for found in checksums.values())
+
+
+def test_every_pair_of_gpus(run_module: RunModule, torch_devices: Devices) -> None:
+    document = run_module("torch_benchmark", suites=["p2p"])["torch_benchmark"]
+    assert document["errors"] == []
+    count = len(torch_devices)
+    if count < 2:
+        assert [(entry["suite"], entry["device"]) for entry in document["not_applicable"]] == [("p2p", "node")]
+        return
+    names = [entry["name"] for entry in document["results"]]
+    assert names.count("p2p_uni") == count * (count - 1)
+    assert names.count("p2p_bidirectional") == count * (count - 1) // 2
+    for entry in document["results"]:
+        print(entry["device"], entry["name"], entry["details"].get("peer"), entry["value"])
+        assert entry["value"] > 1, "slower than a gigabyte per second is no PCIe link"
+
+
 def test_all_gpus_burn_at_once(run_module: RunModule, torch_devices: Devices) -> None:
     document = run_module("torch_benchmark", suites=["burn"], burn_seconds=5)["torch_benchmark"]
     _show_fractions(document)
@@ -140,7 +179,11 @@ def test_all_gpus_burn_at_once(run_module: RunModule, torch_devices: Devices) ->
     for details in burnt.values():
         assert details["wrong_elements"] == 0
         assert details["gpus_at_once"] == len(torch_devices)
-        assert details["memory_fraction"] > 0.5
+        assert 0.8 < details["memory_fraction"] <= 0.95
+        assert max(reading["power_w"] or 0 for reading in details["series"]) > 0
+    (node,) = [entry for entry in document["results"] if entry["device"] == "node"]
+    assert node["value"] == min(entry["value"] for entry in document["results"])
+    assert node["details"]["slowest"] in burnt
 
 
 def test_language_models_within_physics(run_module: RunModule, torch_devices: Devices) -> None:
@@ -206,7 +249,7 @@ def test_two_runs_agree(run_module: RunModule, torch_devices: Devices) -> None:
 def test_a_device_that_takes_too_long_is_ended_and_works_afterwards(
     run_module: RunModule, torch_devices: Devices
 ) -> None:
-    # long enough to import torch and to describe the devices, too short for half a minute of warm-up
+    # long enough to import torch and to describe the devices, too short for half a minute of heat
     started = time.monotonic()
     options = {"suites": ["kernel", "gemm"], "devices": ["0"]}
     document = run_module("torch_benchmark", level="standard", timeout=30, **options)["torch_benchmark"]
