@@ -100,7 +100,7 @@ options:
     choices: [none, "1", "2", "3", "4"]
     default: none
   smart:
-    description: Whether NVMe drives are asked for their SMART log, with the program nvme.
+    description: Whether NVMe drives are asked for their SMART log, which only root may.
     type: bool
     default: true
   sysroot:

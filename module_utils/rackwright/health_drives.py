@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read RDMA ports and NVMe drives from sysfs; wear and warnings of a drive from the program nvme, where it is."""
+"""Read RDMA ports and NVMe drives from sysfs; wear and warnings of a drive by asking it, as root, with no program."""
 
 from __future__ import annotations
 
-import json
+import ctypes
+import errno
+import fcntl
+import os
 import re
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +16,12 @@ from .sysfs import Tree
 
 _RDMA = "sys/class/infiniband"
 _NVME = "sys/class/nvme"
-_SMART_TIMEOUT_S = 10.0
-_SMART = ("critical_warning", "percent_used", "avail_spare", "spare_thresh", "media_errors")
+# struct nvme_passthru_cmd and NVME_IOCTL_ADMIN_CMD of linux/nvme_ioctl.h
+_COMMAND = struct.Struct("=BBHIIIQQIIIIIIIIII")
+_ADMIN_COMMAND = 3 << 30 | _COMMAND.size << 16 | ord("N") << 8 | 0x41
+_GET_LOG_PAGE, _SMART_LOG, _ALL_NAMESPACES, _PAGE_BYTES, _TIMEOUT_MS = 0x02, 0x02, 0xFFFFFFFF, 512, 5000
 
 Answer = tuple[Any, "str | None"]
-Run = Callable[[list[str], float], tuple[int, str, str]]
 
 
 def rdma_ports(tree: Tree) -> Answer:
@@ -54,16 +59,16 @@ def _count(text: str | None) -> int | None:
     return int(text) if text is not None and re.fullmatch(r"\d{1,19}", text) else None
 
 
-def nvme_drives(tree: Tree, run: Run, smart: bool = True) -> Answer:
+def nvme_drives(tree: Tree, smart: bool = True, ask: Callable[[str], bytes] | None = None) -> Answer:
     """One record per controller: ``name``, ``state``, ``model``, ``serial``, ``smart`` or ``smart_reason``."""
     names = tree.names(_NVME)
     if names is None:
         return ([], None) if tree.exists("sys/class") else (None, tree.why(_NVME))
     drives = []
-    # the program asks devices of the machine that runs it: never for a prepared tree
-    asked = smart and tree.sysroot == "/"
+    # the drives of the machine that reads a prepared tree are not those of the tree
+    asked = smart and (tree.sysroot == "/" or ask is not None)
     for name in [name for name in names if re.fullmatch(r"nvme\d+", name)]:
-        values, reason = _smart_log(run, name) if asked else (None, "the drive was not asked")
+        values, reason = _smart(name, ask or smart_log) if asked else (None, "the drive was not asked")
         drives.append(
             {
                 "name": name,
@@ -77,30 +82,46 @@ def nvme_drives(tree: Tree, run: Run, smart: bool = True) -> Answer:
     return drives, None
 
 
-def _smart_log(run: Run, name: str) -> Answer:
+def _smart(name: str, ask: Callable[[str], bytes]) -> Answer:
     try:
-        status, output, complaint = run(["nvme", "smart-log", f"/dev/{name}", "--output-format=json"], _SMART_TIMEOUT_S)
-    except FileNotFoundError:
-        return None, "the program nvme (package nvme-cli) is not installed"
+        return smart_values(ask(f"/dev/{name}")), None
+    except PermissionError:
+        return None, f"/dev/{name} answers root only (become: true)"
     except OSError as error:
-        return None, f"nvme does not run ({error})"
-    if status != 0:
-        return None, f"nvme ended with status {status} ({' '.join(complaint.split())[:200]})"
+        return None, f"/dev/{name} does not answer ({os.strerror(error.errno or 0).lower()})"
+
+
+def smart_log(device: str) -> bytes:
+    """Ask a drive for its SMART / Health Information log (Get Log Page, log 02h, NVM Express base specification).
+
+    Raises:
+        OSError: it cannot be opened, or the drive refuses the command.
+    """
+    page = ctypes.create_string_buffer(_PAGE_BYTES)
+    words = ((_PAGE_BYTES // 4 - 1) << 16 | _SMART_LOG, 0, 0, 0, 0, 0)
+    command = bytearray(
+        _COMMAND.pack(
+            *(_GET_LOG_PAGE, 0, 0, _ALL_NAMESPACES, 0, 0, 0, ctypes.addressof(page), 0, _PAGE_BYTES),
+            *(*words, _TIMEOUT_MS, 0),
+        )
+    )
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        told = json.loads(output)
-    except ValueError:
-        return None, "the answer of nvme is no JSON"
-    return smart_values(told)
+        status = fcntl.ioctl(descriptor, _ADMIN_COMMAND, command, True)
+    finally:
+        os.close(descriptor)
+    if status:  # a status of the drive itself, not of the kernel
+        raise OSError(errno.EIO, f"the drive answers with status {status:#x}")
+    return page.raw
 
 
-def smart_values(told: Any) -> Answer:
-    """The values that are judged; newer versions of the program give the warning as a mapping with its number."""
-    if not isinstance(told, dict):
-        return None, "the answer of nvme is no mapping"
-    values = {key: told.get(key) for key in _SMART}
-    warning = values["critical_warning"]
-    if isinstance(warning, dict):
-        values["critical_warning"] = warning.get("value")
-    if not isinstance(values["critical_warning"], int):
-        return None, "the answer of nvme has no critical_warning"
-    return {key: value if isinstance(value, int) else None for key, value in values.items()}, None
+def smart_values(page: bytes) -> dict[str, int]:
+    """The values that are judged, out of the 512 bytes of the log."""
+    return {
+        "critical_warning": page[0],
+        "temperature_kelvin": int.from_bytes(page[1:3], "little"),
+        "avail_spare": page[3],
+        "spare_thresh": page[4],
+        "percent_used": page[5],
+        "media_errors": int.from_bytes(page[160:176], "little"),
+    }

@@ -213,9 +213,9 @@ def uniform_vbios(view: View) -> Check:
     if not known:
         make = not_measured if view.devices else not_applicable
         return make(name, who, "no GPU answers")
-    unread = [subject(device) for _model, _board, device in known if not device.get("vbios_version")]
-    if unread:
-        return not_measured(name, who, f"{listed(unread)} tell no VBIOS version")
+    silent = [reading for _m, _b, device in known if not (reading := view.of(device, "vbios_version")).known]
+    if silent:
+        return silent[0].without(name, who)
     declared = view.declared("vbios")
     allowed = [declared] if isinstance(declared, str) else declared
     if allowed:

@@ -13,12 +13,21 @@ from .health_record import ISOLATE, MONITOR, Check, finding, not_applicable, not
 from .health_view import View, listed
 
 _NODE = "node"
+#: checks of what a container shares with its host
+OF_THE_KERNEL = (
+    *("host.swap", "host.governor", "host.thp", "host.numa_balancing", "host.iommu", "host.memory"),
+    *("host.disk", "host.readonly", "host.raid", "host.time"),
+)
 #: what is expected of a setting that nobody declared; None is not judged
 POLICY: dict[str, Any] = {"swap": "none", "governor": "performance", "thp": None, "numa_balancing": None, "iommu": None}
 
 
 def host_checks(view: View) -> list[Check]:
     """Return every check of the host itself."""
+    own = [units(view), leftovers(view), environment(view)]
+    why = view.of_its_host
+    if why:
+        return [*(not_applicable(name, _NODE, why) for name in OF_THE_KERNEL), *own]
     return [
         swap(view),
         governor(view),
@@ -30,9 +39,7 @@ def host_checks(view: View) -> list[Check]:
         read_only(view),
         arrays(view),
         clock(view),
-        units(view),
-        leftovers(view),
-        environment(view),
+        *own,
     ]
 
 
@@ -161,6 +168,8 @@ def clock(view: View) -> Check:
 
 def units(view: View) -> Check:
     name, found = "host.failed_units", view.of_host("failed_units")
+    if not found.known and view.of_its_host:
+        return not_applicable(name, _NODE, f"no systemd runs in this container ({found.reason})")
     if not found.known:
         return found.without(name, _NODE)
     if found.value:

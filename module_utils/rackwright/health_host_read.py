@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from . import health_drives, health_pci
 from .health_system import clock_synchronised, environment_blockers, failed_units, leftovers
+from .host import container_of
 from .programs import run_program
 from .record import Record
 from .sysfs import Tree
@@ -24,7 +26,18 @@ _LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "vfat", "overla
 _ON_DEVICE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs")
 #: values of the record
 HOST_PATHS = (
-    *("uptime_s", "virtual", "memory_total_bytes", "swap", "governors", "thp", "numa_balancing", "iommu", "mounts"),
+    *(
+        "uptime_s",
+        "container",
+        "virtual",
+        "memory_total_bytes",
+        "swap",
+        "governors",
+        "thp",
+        "numa_balancing",
+        "iommu",
+        "mounts",
+    ),
     *("arrays", "clock", "failed_units", "leftovers", "environment", "nics", "nvme", "acs_bridges"),
 )
 _CPUS = "sys/devices/system/cpu"
@@ -34,6 +47,7 @@ def read_host_health(sysroot: str = "/", root: str = "/", run: Run = run_program
     """Return the record of the host; ``missing`` has the reason for each value that is None."""
     tree, files, record = Tree(sysroot), Tree(root), Record()
     record.put("uptime_s", *_uptime(tree))
+    record.data["container"] = container_of(Path(root))  # None is an answer: this system has a kernel of its own
     record.put("virtual", *_virtual(tree))
     record.put("memory_total_bytes", *_memory_total(tree))
     record.put("swap", *_swap(tree))
@@ -48,7 +62,7 @@ def read_host_health(sysroot: str = "/", root: str = "/", run: Run = run_program
     record.put("leftovers", *leftovers(tree))
     record.put("environment", *environment_blockers(files))
     record.put("nics", *health_drives.rdma_ports(tree))
-    record.put("nvme", *health_drives.nvme_drives(tree, run, smart))
+    record.put("nvme", *health_drives.nvme_drives(tree, smart))
     record.put("acs_bridges", *health_pci.acs_bridges(tree))
     return record.result()
 

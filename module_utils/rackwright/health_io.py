@@ -18,6 +18,9 @@ _UNDECLARED = "neither declared (expected.nics) nor active at an earlier check"
 
 def io_checks(view: View) -> list[Check]:
     """Return the checks of every port and drive."""
+    if view.of_its_host:
+        names = ("nic.port", "nic.rate", "nic.flaps", "nvme.state", "nvme.smart")
+        return [not_applicable(name, "node", view.of_its_host) for name in names]
     return [*_port_checks(view), *_drive_checks(view)]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .health_record import MONITOR, Check, finding, not_measured, ok, rank
+from .health_record import MONITOR, Check, finding, not_applicable, not_measured, ok, rank
 from .health_view import View, subject
 from .xid_rules import judge_log
 
@@ -48,6 +48,8 @@ def kernel_checks(view: View) -> list[Check]:
     """Return one check per event that asks for something, and one for each kind that has none."""
     log = view.kernel
     why = log.get("missing") if log else "the kernel's log was not read"
+    if why and view.of_its_host:
+        return [not_applicable(name, "node", f"{view.of_its_host} ({why})") for name in (LOG, *IDS)]
     if why:
         return [not_measured(name, "node", str(why)) for name in (LOG, *IDS)]
     findings = _findings(view)

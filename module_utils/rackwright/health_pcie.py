@@ -35,9 +35,8 @@ def link(view: View, device: Record) -> Check:
         return ok(name, who, _words(*now), _words(*most))
     load = view.of(device, "utilization.gpu_percent")
     if not load.known or load.value < _WORKING_PERCENT:
-        return not_measured(
-            name, who, f"the GPU is idle and its link at {_words(*now)}: only a busy link shows what it can"
-        )
+        reason = f"the GPU is idle and its link at {_words(*now)}: only a busy link shows what it can"
+        return not_applicable(name, who, reason)
     reason = f"the link of a working GPU runs at {_words(*now)}, it can do {_words(*most)}"
     return finding(name, who, REBOOT, reason, observed=_words(*now), expected=_words(*most))
 
@@ -84,6 +83,8 @@ def replay(view: View, device: Record) -> Check:
 def access_control(view: View) -> Check:
     """ACS sends peer traffic through the root complex; in a virtual machine the hypervisor needs it."""
     name, who = "pcie.acs", "node"
+    if view.of_its_host:
+        return not_applicable(name, who, view.of_its_host)
     virtual = view.of_host("virtual")
     if virtual.value:
         return not_applicable(name, who, "a virtual machine: its host keeps guests apart by ACS")
@@ -104,6 +105,8 @@ def peer_memory(view: View) -> Check:
     ports, modules = view.of_host("nics"), (view.gpu.get("driver") or {}).get("kernel_modules")
     if not view.devices:
         return not_applicable(name, who, "the node has no NVIDIA GPU")
+    if view.of_its_host:
+        return not_applicable(name, who, view.of_its_host)
     if not ports.known:
         return ports.without(name, who)
     if not any(port.get("state") == "ACTIVE" for port in ports.value):

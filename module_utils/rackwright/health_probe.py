@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from . import gpu_modes, kernel_events, kernel_log
+from . import gpu_modes, kernel_events, kernel_lines, kernel_log
 from .child import run_in_child
 from .errors import InvalidInputError
 from .gpu_probe import probe
@@ -61,7 +61,7 @@ def check_node(options: Mapping[str, Any]) -> dict[str, Any]:
         dcgm=_diagnostics(options["dcgm_level"], gpu),
         extra_gpus=tuple(options["extra_gpus"]),
         now=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        boot_id=kernel.get("boot_id") or Tree(sysroot).line(_BOOT_ID),
+        boot_id=kernel.get("boot_id") or kernel_lines.boot_id(Tree(sysroot).line(_BOOT_ID)),
     )
     told = document(view, options["window_s"])
     return {"changed": False, "gpu_health": told, "ansible_facts": {"gpu_health": digest(told)}}

@@ -144,7 +144,7 @@ NODE_RULES: dict[str, Rule] = {
         f"{_AZURE}, {_OCI}",
     ),
     "nvme.smart": Rule(
-        "SMART log of each NVMe drive",
+        "SMART log of each NVMe drive (root)",
         "a critical warning; worn or out of spare blocks",
         "isolate; monitor",
         ("check_storage",),

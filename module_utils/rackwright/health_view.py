@@ -2,7 +2,8 @@
 """What the rules of health look at: facts, host, kernel's log, what was declared, what was before. Pure.
 
 A reading is a value, or the state its absence means: what NVML calls not supported (error 3) does not apply to the
-hardware; everything else that could not be read is not measured.
+hardware, and what an older driver has no function for (error 13) not to that driver; everything else that could not be
+read is not measured. In a container kernel, clock, disks and devices are those of its host, and do not apply.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from .health_limits import merged
 from .health_record import NOT_APPLICABLE, NOT_MEASURED, OK, Check, not_applicable, not_measured
 from .verdict_record import dig
 
-_NOT_SUPPORTED = "(NVML 3)"
+_NOT_SUPPORTED, _NOT_OFFERED = "(NVML 3)", "(NVML 13)"
+#: parts of a device that newer drivers brought: one that has no such function has nothing to tell
+_NEWER = ("health.", "fabric.")
 
 Record = Mapping[str, Any]
 
@@ -68,7 +71,8 @@ def read(record: Record, path: str, missing: Record) -> Reading:
     if value is not None:
         return Reading(value)
     reason = str(_reason(missing, path) or f"{path} was not read")
-    return Reading(None, NOT_APPLICABLE if reason.endswith(_NOT_SUPPORTED) else NOT_MEASURED, reason)
+    absent = reason.endswith(_NOT_SUPPORTED) or (path.startswith(_NEWER) and reason.endswith(_NOT_OFFERED))
+    return Reading(None, NOT_APPLICABLE if absent else NOT_MEASURED, reason)
 
 
 def _reason(missing: Record, path: str) -> Any:
@@ -127,6 +131,12 @@ class View:
 
     def of_host(self, path: str) -> Reading:
         return read(self.host, path, self.host.get("missing") or {})
+
+    @property
+    def of_its_host(self) -> str | None:
+        """Why kernel and devices are not this system's, None where it has a kernel of its own."""
+        kind = self.host.get("container")
+        return f"it belongs to the host of this {kind} container" if kind else None
 
     def declared(self, name: str) -> Any:
         return self.expected.get(name)

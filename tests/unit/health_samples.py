@@ -166,6 +166,7 @@ def host() -> dict[str, Any]:
     """A host that is set up as it should be, up for ten days."""
     return {
         "uptime_s": 864000.0,
+        "container": None,
         "virtual": False,
         "memory_total_bytes": 512 << 30,
         "swap": [],

@@ -44,7 +44,7 @@ def test_an_empty_tree_gives_a_reason_for_everything_and_raises_nothing(tmp_path
 
     assert set(record) - {"missing"} == set(health_host_read.HOST_PATHS)
     silent = [path for path in health_host_read.HOST_PATHS if record[path] is None and not record["missing"].get(path)]
-    assert silent == []
+    assert silent == ["container"]
 
 
 FILES = {
@@ -83,9 +83,7 @@ def test_values_of_a_host(tmp_path: Path) -> None:
     [("iommu=pt", True, "passthrough"), ("intel_iommu=on", True, "enabled"), ("iommu=pt", False, "disabled")],
 )
 def test_modes_of_the_iommu(tmp_path: Path, cmdline: str, groups: bool, mode: str) -> None:
-    files: Mapping[str, str | bytes] = {"proc/cmdline": cmdline, "sys/kernel/x": ""}
-    if groups:
-        files["sys/kernel/iommu_groups/0/y"] = ""
+    files = {"proc/cmdline": cmdline, "sys/kernel/x": "", **({"sys/kernel/iommu_groups/0/y": ""} if groups else {})}
     assert read(tmp_path, files)["iommu"] == mode
 
 
@@ -95,6 +93,11 @@ def test_a_host_without_arrays_swap_or_devices_is_known_to_have_none(tmp_path: P
     )
 
     assert (record["swap"], record["arrays"], record["nics"], record["nvme"]) == ([], [], [], [])
+
+
+@pytest.mark.parametrize(("files", "kind"), [({"run/systemd/container": "podman\n"}, "podman"), ({"proc/x": ""}, None)])
+def test_a_container_is_known_as_one(tmp_path: Path, files: dict[str, str], kind: str | None) -> None:
+    assert read(tmp_path, files)["container"] == kind
 
 
 def test_mounts_are_local_and_read_only_only_where_fstab_does_not_ask(tmp_path: Path) -> None:
@@ -243,47 +246,70 @@ def test_rdma_ports(tmp_path: Path) -> None:
     ]
 
 
+def page(**at: int) -> bytes:
+    """A SMART log: 512 bytes with these values at ``b<offset>``."""
+    found = bytearray(512)
+    for place, value in at.items():
+        found[int(place[1:])] = value
+    return bytes(found)
+
+
+def drives_of(tmp_path: Path, ask: Any, smart: bool = True) -> list[dict[str, Any]]:
+    tree = write(tmp_path, {"sys/class/nvme/nvme0/state": "live\n", "sys/class/nvme/nvme0/serial": " S1 \n"})
+    (tmp_path / "sys/class/nvme/nvme-fabrics").mkdir()
+    drives, reason = health_drives.nvme_drives(tree, smart, ask)
+    assert reason is None
+    found: list[dict[str, Any]] = drives
+    return found
+
+
+def test_the_smart_log_of_a_drive(tmp_path: Path) -> None:
+    asked = []
+
+    def ask(device: str) -> bytes:
+        asked.append(device)
+        return page(b0=4, b1=0x3A, b2=1, b3=100, b4=10, b5=120, b160=7)
+
+    [drive] = drives_of(tmp_path, ask)
+    assert asked == ["/dev/nvme0"]
+    assert (drive["name"], drive["state"], drive["serial"], drive["smart_reason"]) == ("nvme0", "live", "S1", None)
+    assert drive["smart"] == {
+        "critical_warning": 4,
+        "temperature_kelvin": 314,
+        "avail_spare": 100,
+        "spare_thresh": 10,
+        "percent_used": 120,
+        "media_errors": 7,
+    }
+
+
 @pytest.mark.parametrize(
-    ("told", "values", "reason"),
+    ("error", "reason"),
     [
-        ({"critical_warning": 0, "percent_used": 3, "avail_spare": 100, "spare_thresh": 10}, 0, None),
-        ({"critical_warning": {"value": 4, "available_spare": 0}, "percent_used": 120}, 4, None),
-        ({"percent_used": 3}, None, "no critical_warning"),
-        (["?"], None, "no mapping"),
+        (PermissionError(13, "denied"), "answers root only"),
+        (OSError(25, "x"), "inappropriate ioctl"),
+        (OSError(), "does not"),
     ],
 )
-def test_forms_of_the_smart_log(told: Any, values: int | None, reason: str | None) -> None:
-    found, why = health_drives.smart_values(told)
+def test_a_drive_that_does_not_tell_its_smart_log(tmp_path: Path, error: OSError, reason: str) -> None:
+    def ask(device: str) -> bytes:
+        raise error
 
-    assert (found["critical_warning"] if found else None) == values
-    assert (why is None) if reason is None else reason in str(why)
-
-
-@pytest.mark.parametrize(
-    ("run", "reason"),
-    [
-        (absent, "nvme-cli) is not installed"),
-        (answering("no json"), "no JSON"),
-        (answering(status=1, complaint="Permission denied"), "status 1 (Permission denied)"),
-    ],
-)
-def test_a_drive_that_does_not_tell_its_smart_log(run: Run, reason: str) -> None:
-    values, why = health_drives._smart_log(run, "nvme0")
-
-    assert values is None
-    assert reason in str(why)
+    [drive] = drives_of(tmp_path, ask)
+    assert drive["smart"] is None
+    assert reason in drive["smart_reason"]
 
 
 def test_drives_of_a_prepared_tree_are_never_asked(tmp_path: Path) -> None:
-    tree = write(tmp_path, {"sys/class/nvme/nvme0/state": "live\n", "sys/class/nvme/nvme0/serial": " S1 \n"})
+    [drive] = drives_of(tmp_path, None)
+    assert (drive["smart"], drive["smart_reason"]) == (None, "the drive was not asked")
 
-    def refuse(command: list[str], timeout_s: float) -> tuple[int, str, str]:
-        raise AssertionError(command)
 
-    drives, _reason = health_drives.nvme_drives(tree, refuse)
-    assert [(drive["name"], drive["state"], drive["serial"], drive["smart"]) for drive in drives] == [
-        ("nvme0", "live", "S1", None)
-    ]
+def test_a_device_that_is_no_drive_is_an_error_of_the_system() -> None:
+    """The command has the kernel's size and number, and what is not a drive refuses it."""
+    assert (health_drives._COMMAND.size, health_drives._ADMIN_COMMAND) == (72, 0xC0484E41)
+    with pytest.raises(OSError, match=r".+"):
+        health_drives.smart_log("/dev/null")
 
 
 # -- access control services ---------------------------------------------------------------------------------------
@@ -348,4 +374,3 @@ def test_a_program_that_hangs_is_a_reason() -> None:
         raise TimeoutError(f"{command[0]} did not answer within {timeout_s:g} s")
 
     assert "did not answer within 10 s" in str(health_system.failed_units(hang)[1])
-    assert "did not answer within 10 s" in str(health_drives._smart_log(hang, "nvme0")[1])

@@ -291,8 +291,8 @@ CASES = [
         "pcie.link",
         {"gpu.pcie.width": 8, "gpu.utilization.gpu_percent": 98},
         "reboot",
-        {"gpu.utilization.gpu_percent": 98},
         {"gpu.pcie.generation": 1},
+        {"gpu.pcie.generation": Missing()},
         "generation 5 x8, it can do generation 5 x16",
     ),
     Case(
@@ -598,7 +598,7 @@ CASES = [
         {"host.nvme.0.smart.critical_warning": 4},
         "isolate",
         {"host.nvme.0.smart.percent_used": 99},
-        {"host.nvme.0.smart": None, "host.nvme.0.smart_reason": "the program nvme is not installed"},
+        {"host.nvme.0.smart": None, "host.nvme.0.smart_reason": "/dev/nvme0 answers root only"},
     ),
     Case(
         "dcgm.diag",
@@ -801,6 +801,35 @@ def test_a_lost_gpu_has_one_finding_and_everything_else_not_measured() -> None:
         FINDING,
         NOT_MEASURED,
     }
+
+
+def test_in_a_container_nothing_of_its_host_is_judged() -> None:
+    patch = {
+        "host.container": "podman",
+        "host.swap": [{"name": "/dev/sda2"}],
+        "host.clock.synchronised": False,
+        **NO_LOG,
+    }
+    checks = health.examine(samples.view({**patch, "host.failed_units": Missing("systemctl does not run")}))
+    theirs = [one for one in checks if one["id"].startswith(("host.", "kernel.", "nic.", "nvme.", "pcie.acs", "gdr."))]
+
+    assert findings(checks) == []
+    assert [one["id"] for one in theirs if one["state"] == OK] == ["host.leftovers"]
+    assert [one["id"] for one in theirs if one["state"] == NOT_MEASURED] == []
+    assert all("host of this podman container" in one["reason"] for one in theirs if one["id"].startswith("nic."))
+
+
+def test_a_container_with_systemd_answers_for_its_own_units() -> None:
+    patch = {"host.container": "podman", "host.failed_units": ["vllm@a.service"]}
+    assert [one["id"] for one in findings(health.examine(samples.view(patch)))] == ["host.failed_units"]
+
+
+def test_what_an_older_driver_has_no_function_for_does_not_apply_to_it() -> None:
+    old = Missing("this driver version or its binding does not offer it (NVML 13)")
+    checks = health.examine(samples.view({"gpu.health.repair.tpc_pending": old, "gpu.temperature.gpu_celsius": old}))
+    state = {one["id"]: one["state"] for one in checks if one["subject"] == "gpu0"}
+
+    assert (state["repair.pending"], state["temperature.margin"]) == (NOT_APPLICABLE, NOT_MEASURED)
 
 
 def test_malformed_facts_raise_nothing() -> None:
