@@ -24,7 +24,7 @@ FILES = ["inventory.json", "inventory.yml", "facts.json", "rackwright.prom"]
 
 
 def export(directory: Path, hosts: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
-    arguments = {"groups": {"all": ["n1"], "gpu_nodes": ["n1", "gone"]}, "now": NOW, **changes}
+    arguments = {"groups": {"all": ["n1"], "gpu_nodes": ["n1", "gone"], "empty": ["gone"]}, "now": NOW, **changes}
     return fleet_export.export(hosts or {"n1": host()}, directory=str(directory), **arguments)
 
 
@@ -51,6 +51,7 @@ def test_every_file_is_written_and_says_the_same(tmp_path: Path) -> None:
     assert result["changed_files"] == result["files"] == FILES
     assert result["directory"] == str(folder)
     assert listed["gpu_nodes"]["hosts"] == ["n1"]
+    assert listed["all"]["children"] == ["ungrouped", "gpu_nodes"]
     assert listed["ungrouped"]["hosts"] == ["n2"]
     assert listed["_meta"]["hostvars"]["n1"]["ansible_host"] == "192.0.2.1"
     assert listed["_meta"]["hostvars"]["n1"]["rackwright"]["verdict"]["verdict"] == "warn"

@@ -82,10 +82,27 @@ def test_nothing_known_is_an_empty_file() -> None:
 
 
 def test_cards_without_any_identity_do_not_repeat_a_sample() -> None:
+    """To Prometheus an empty label is none, so the first two are one series as well."""
     facts = cached()
-    facts["gpu"]["devices"] = [{}, {}]
+    facts["gpu"]["devices"] = [{"name": ""}, {}, {}]
 
     assert only(metrics(facts), "rackwright_gpu_info") == [1]
+
+
+@pytest.mark.parametrize("count", [float("nan"), float("inf"), True, "8", None])
+def test_what_is_no_finite_number_has_no_sample(count: Any) -> None:
+    facts = cached()
+    facts["gpu"]["count"] = count
+
+    assert "rackwright_node_gpus" not in metrics(facts)
+
+
+def test_a_benchmark_beside_simulated_gpus_is_not_shown_wherever_it_comes_from() -> None:
+    record = node_facts(cached(), report(), 168, NOW)
+    assert "rackwright_gpu_benchmark_value" in parse(to_text({"n1": record}))
+    record["simulated"] = True
+
+    assert not [name for name in parse(to_text({"n1": record})) if "benchmark" in name]
 
 
 HOSTILE = ['q"uote', "back\\slash", "new\nline", "näme-ü-集群", "{}", 'a="b",c', "\\n", "# HELP x", "\r\x00", " "]
