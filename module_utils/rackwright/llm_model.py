@@ -95,11 +95,25 @@ def classes(torch: Any) -> dict[str, Any]:
     """Return the module classes, made once per torch: without torch there is nothing to derive them from."""
     known = _CLASSES.get(id(torch))
     if known is None:
-        norm = _norm_class(torch)
-        block = _block_classes(torch, norm)
-        made = {"RMSNorm": norm, **block, "Llama": _model_class(torch, norm, block["Block"])}
+        norm, unset = _norm_class(torch), _unset_classes(torch)
+        block = _block_classes(torch, norm, unset["Linear"])
+        made = {"RMSNorm": norm, **unset, **block, "Llama": _model_class(torch, norm, block["Block"], unset)}
         known = _CLASSES[id(torch)] = (torch, made)  # held, so that no other object gets its id
     return known[1]
+
+
+def _unset_classes(torch: Any) -> dict[str, Any]:
+    """Linear and Embedding that leave their weights alone: initialising what has no memory imports torch's compiler."""
+
+    class Linear(torch.nn.Linear):
+        def reset_parameters(self) -> None:
+            """Nothing: ``build`` fills every weight."""
+
+    class Embedding(torch.nn.Embedding):
+        def reset_parameters(self) -> None:
+            """Nothing: ``build`` fills every weight."""
+
+    return {"Linear": Linear, "Embedding": Embedding}
 
 
 def _norm_class(torch: Any) -> Any:
@@ -121,8 +135,8 @@ def _norm_class(torch: Any) -> Any:
     return RMSNorm
 
 
-def _block_classes(torch: Any, norm: Any) -> dict[str, Any]:
-    linear, silu = torch.nn.Linear, torch.nn.functional.silu
+def _block_classes(torch: Any, norm: Any, linear: Any) -> dict[str, Any]:
+    silu = torch.nn.functional.silu
 
     class Attention(torch.nn.Module):
         """Grouped-query attention with one matrix for queries, keys and values."""
@@ -168,16 +182,16 @@ def _block_classes(torch: Any, norm: Any) -> dict[str, Any]:
     return {"Attention": Attention, "MLP": MLP, "Block": Block}
 
 
-def _model_class(torch: Any, norm: Any, block: Any) -> Any:
+def _model_class(torch: Any, norm: Any, block: Any, unset: Any) -> Any:
     class Llama(torch.nn.Module):
         """Embedding, blocks, norm and an output matrix of its own."""
 
         def __init__(self, shape: Shape) -> None:
             super().__init__()
-            self.embed = torch.nn.Embedding(shape.vocab, shape.hidden)
+            self.embed = unset["Embedding"](shape.vocab, shape.hidden)
             self.layers = torch.nn.ModuleList(block(shape) for _ in range(shape.layers))
             self.norm = norm(shape.hidden)
-            self.head = torch.nn.Linear(shape.hidden, shape.vocab, bias=False)
+            self.head = unset["Linear"](shape.hidden, shape.vocab, bias=False)
             self.causal = causal(torch, has_gqa(torch))
 
         def set_rotary(self, cos: Any, sin: Any) -> None:
