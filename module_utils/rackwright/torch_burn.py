@@ -122,6 +122,7 @@ def _fill(bench: Bench, like: Any) -> list[Any]:
 
 def _burn(load: _Load, seconds: float) -> None:
     bench = load.bench
+    bench.heated = True  # the burn itself is the heat, and its beginning belongs to the series
     per_chunk, position = _per_chunk(load, bench.warm_up(load.product)), 0
     checked = time.perf_counter()
     deadline = checked + seconds
