@@ -112,11 +112,13 @@ def build(session: Session, torchao: Any, kind: Kind) -> Any:
         model = llm_model.classes(torch)["Llama"](shape).to(dtype=dtype)
     generator = torch.Generator(device=bench.device).manual_seed(bench.seed)
     precision = torch.get_float32_matmul_precision()
-    for part in (model.embed, *model.layers, model.norm, model.head):
-        part.to_empty(device=bench.device)
-        _fill(torch, part, generator)
-        torchao.quantize_(part, getattr(torchao, kind.config)())
-    torch.set_float32_matmul_precision(precision)
+    try:
+        for part in (model.embed, *model.layers, model.norm, model.head):
+            part.to_empty(device=bench.device)
+            _fill(torch, part, generator)
+            torchao.quantize_(part, getattr(torchao, kind.config)())
+    finally:
+        torch.set_float32_matmul_precision(precision)
     tables = llm_model.rotary_table(torch, shape.head_dim or 0, load.slot, load.theta, bench.device, dtype)
     model.set_rotary(*tables)
     return model

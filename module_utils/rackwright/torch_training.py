@@ -128,7 +128,8 @@ def compare(
             failure = failure or f"{technique.name}: {type(error).__name__}: {error}"
             continue
         finally:
-            gc.collect()  # an error's frames, and blocks that refer to themselves, hold what the next one needs
+            if bench.on_gpu:
+                gc.collect()  # an error's frames, and blocks that refer to themselves, hold what the next one needs
             bench.release()
         if technique is chosen[0]:
             reference = _Reference(result["name"], result["value"] or None, result["details"]["peak_memory_bytes"])

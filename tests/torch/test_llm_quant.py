@@ -136,7 +136,9 @@ def test_points_are_held_against_those_in_16_bit() -> None:
 
 
 def test_a_model_that_does_not_fit_is_a_reason() -> None:
+    before = torch.get_float32_matmul_precision()
     (entry,) = llm_quant._points(session_of(), rounding(fail_at=2), INT8, [])
+    assert torch.get_float32_matmul_precision() == before
     said = entry["not_applicable"]
     assert said["suite"] == "llm_inference"
     assert (said["weights"], said["reason"]) == ("int8wo", "the model does not fit into the memory in 8 bit either")
