@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from . import coherence
 from .coherence_view import FAIL, MISMATCH, UNKNOWN
+from .health_firmware import uniform_firmware
 from .health_record import ISOLATE, MONITOR, REBOOT, RESET, Check, finding, not_applicable, not_measured, ok, steps
 from .health_view import Record, View, listed, read, subject
 
@@ -50,7 +49,7 @@ _RECOVERIES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def node_checks(view: View) -> list[Check]:
     """Return the checks of all GPUs together."""
-    return [situation(view), count(view), identity(view), *coherent(view), nouveau(view), uniform_vbios(view)]
+    return [situation(view), count(view), identity(view), *coherent(view), nouveau(view), *uniform_firmware(view)]
 
 
 def device_checks(view: View, device: Record) -> list[Check]:
@@ -201,38 +200,3 @@ def nouveau(view: View) -> Check:
             expected=False,
         )
     return ok(name, who, False, False)
-
-
-def uniform_vbios(view: View) -> Check:
-    """Cards of one model and board have one VBIOS; where the site declares versions, one of them."""
-    name, who = "vbios.uniform", "node"
-    known = [
-        (str(d.get("catalogue_id") or d.get("name")), str((d.get("pci") or {}).get("subsystem_id")), d)
-        for d in view.answering
-    ]
-    if not known:
-        make = not_measured if view.devices else not_applicable
-        return make(name, who, "no GPU answers")
-    silent = [reading for _m, _b, device in known if not (reading := view.of(device, "vbios_version")).known]
-    if silent:
-        return silent[0].without(name, who)
-    declared = view.declared("vbios")
-    allowed = [declared] if isinstance(declared, str) else declared
-    if allowed:
-        other = {subject(d): d["vbios_version"] for _m, _b, d in known if d["vbios_version"] not in allowed}
-        if other:
-            reason = f"VBIOS is not as declared: {listed(f'{k} {v}' for k, v in other.items())}"
-            return finding(name, who, MONITOR, reason, observed=other, expected=allowed)
-    for model, board in sorted({(model, board) for model, board, _device in known}):
-        versions = Counter(d["vbios_version"] for m, b, d in known if (m, b) == (model, board))
-        if len(versions) > 1:
-            most = versions.most_common(1)[0][0]
-            other = {
-                subject(d): d["vbios_version"]
-                for m, b, d in known
-                if (m, b) == (model, board) and d["vbios_version"] != most
-            }
-            told = listed(f"{k} {v}" for k, v in other.items())
-            reason = f"GPUs of one model differ in their VBIOS: {told}, the others {most}"
-            return finding(name, who, MONITOR, reason, observed=dict(versions), expected="one version")
-    return ok(name, who, sorted({d["vbios_version"] for _m, _b, d in known}), allowed or "one version for each model")

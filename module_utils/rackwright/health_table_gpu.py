@@ -320,6 +320,16 @@ GPU_RULES: dict[str, Rule] = {
         ("update_firmware",),
         _GCM,
     ),
+    "inforom.uniform": Rule(
+        "InfoROM image of cards of one model", "more than one version", "monitor", ("update_firmware",), _GCM
+    ),
+    "gsp.uniform": Rule(
+        "GSP firmware of cards of one model",
+        "more than one version",
+        "monitor",
+        ("update_firmware", "reload_driver"),
+        _DCGM,
+    ),
     "inforom": Rule(
         "nvmlDeviceValidateInforom",
         "corrupted",

@@ -31,6 +31,7 @@ def device(index: int = 0) -> dict[str, Any]:
         "catalogue_id": "h100-sxm5-80gb",
         "architecture": "hopper",
         "vbios_version": "96.00.01",
+        "gsp_firmware_version": "580.105.08",
         "pci": {"address": f"0000:{0x1B + index:02x}:00.0", "subsystem_id": "10de:16c1"},
         "memory": {"type": "dedicated"},
         "ecc": {
