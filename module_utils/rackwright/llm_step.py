@@ -39,21 +39,18 @@ def _checkpointed(checkpoint: Any, forward: Any) -> Any:
     return forward_again
 
 
-def shard(torch: Any, model: Any, blocks: Sequence[Any], dtype: str, mesh: Any = None) -> Any:
+def shard(torch: Any, model: Any, blocks: Sequence[Any], dtype: str, device_type: str) -> Any:
     """Shard the model over the group of processes, block by block and then the rest; returns the model.
 
     Weights, gradients and optimizer state are spread in fp32; blocks compute in ``dtype`` and gradients are reduced in
     fp32. That policy of FSDP2 takes the place of autocast.
-
-    Raises:
-        UnsupportedError: torch is older than 2.6.
     """
-    fsdp = _module(torch, "distributed.fsdp")
-    if not hasattr(fsdp, "fully_shard"):
-        raise UnsupportedError(f"fully_shard is public since torch 2.6, and this is {torch.__version__}")
+    fsdp, distributed = _module(torch, "distributed.fsdp"), _module(torch, "distributed")
     policy = fsdp.MixedPrecisionPolicy()
     if dtype != "float32":
         policy = fsdp.MixedPrecisionPolicy(param_dtype=getattr(torch, dtype), reduce_dtype=torch.float32)
+    # said and not left to torch, which takes the GPUs of a machine that has some
+    mesh = _module(torch, "distributed.device_mesh").init_device_mesh(device_type, (distributed.get_world_size(),))
     for part in (*blocks, model):
         fsdp.fully_shard(part, mesh=mesh, mp_policy=policy)
     return model

@@ -25,6 +25,9 @@ LAYER_STEPS = (80, 64, 48, 40, 32, 28, 24, 20, 16, 12, 8, 6, 4, 3, 2, 1)
 #: Least batch: gradient accumulation needs two micro-batches. Least sequence: below it only overhead is measured.
 _MIN_BATCH, _MIN_SEQUENCE = 2, 512
 
+#: What is timed of a technique whose steps are too long for the level: fp32 without TF32 on many a card.
+LEAST_STEPS = 2
+
 SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -56,7 +59,10 @@ class Technique:
 
 @dataclass(frozen=True)
 class Level:
-    """Largest number of layers, sequences per step, tokens per sequence, seconds of warm-up and of timing, steps."""
+    """Largest number of layers, sequences per step, tokens per sequence, seconds of warm-up and of timing, steps.
+
+    A technique of which fewer than ``min_steps`` fit into the seconds of timing is slow: two of its steps are timed.
+    """
 
     max_layers: int
     batch: int
@@ -224,9 +230,22 @@ def ratio(value: float | None, reference: float | None) -> float | None:
     return value / reference if value and reference else None
 
 
+def warmup_steps(level: Level, step_s: float) -> int:
+    """Return how many steps warm the card up; none where a few steps alone take more than the level's time."""
+    if step_s <= 0:
+        return level.max_steps
+    return 0 if _slow(level, step_s) else max(1, round(level.warmup_s / step_s))
+
+
 def step_count(level: Level, step_s: float) -> int:
-    """Return how many steps fit the level's time, within its least and most."""
-    return max(level.min_steps, min(level.max_steps, int(level.budget_s / step_s) if step_s > 0 else level.max_steps))
+    """Return how many steps are timed: what fits the level's time within its least and most, of a slow card two."""
+    if step_s <= 0:
+        return level.max_steps
+    return LEAST_STEPS if _slow(level, step_s) else min(level.max_steps, int(level.budget_s / step_s))
+
+
+def _slow(level: Level, step_s: float) -> bool:
+    return level.min_steps * step_s > level.budget_s
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -8,15 +8,13 @@ Runs only inside a child process; docs/llm-training.md explains the numbers.
 from __future__ import annotations
 
 import gc
-import importlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from typing import Any
 
-from . import llm_model, llm_step, llm_training_plan, llm_workloads, measure
+from . import llm_model, llm_step, llm_training_plan, llm_workloads, measure, training_group
 from .llm_training_plan import GIB, Size, Technique
 from .torch_bench import Bench, WrongAnswerError, single
 
@@ -26,8 +24,6 @@ SUITE = "llm_training"
 DEFAULT_WORKLOAD = "llama2-7b-mha"
 #: A card much slower than its level was made for takes as many times the planned seconds before the rest is left out.
 PATIENCE = 2
-#: A process whose partner died waits this long in a collective operation before it gives up.
-_GROUP_TIMEOUT = timedelta(minutes=3)
 
 #: ``build(bench, layers)`` returns the model in fp32 on the bench's device and its blocks.
 Build = Callable[[Bench, int], "tuple[Any, list[Any]]"]
@@ -35,12 +31,16 @@ Build = Callable[[Bench, int], "tuple[Any, list[Any]]"]
 
 @dataclass(frozen=True)
 class Workload:
-    """A named model shape, how to build it with fewer layers, and the size that was chosen for the device."""
+    """A named model shape, how to build it with fewer layers, and the size that was chosen for the device.
+
+    ``agree`` makes of this process's seconds those that all processes of the group count with.
+    """
 
     name: str
     shape: Any
     build: Build
     size: Size
+    agree: Callable[[float], float] = float
 
     @property
     def label(self) -> str:
@@ -59,9 +59,8 @@ class _Reference:
 
 def training_suite(bench: Bench) -> Iterator[dict[str, Any]]:
     """Yield one result per technique; in a group of processes, those of FSDP2, from its first process only."""
-    world = int(bench.options.get("world_size") or 1)
-    if world > 1:
-        yield from _in_group(bench, int(bench.options["rank"]), world)
+    if training_group.size_of(bench) > 1:
+        yield from _in_group(bench)
         return
     try:
         workload = choose(bench, memory_bytes(bench))
@@ -124,6 +123,8 @@ def compare(
             yield bench.not_applicable(SUITE, str(error), technique=technique.name)
             continue
         except Exception as error:
+            if technique.ranks > 1:
+                raise  # the others wait for this process: going on would hide from them, and from the reader, why
             # as text: the error itself would keep the failed technique's tensors alive
             failure = failure or f"{technique.name}: {type(error).__name__}: {error}"
             continue
@@ -143,7 +144,7 @@ def measure_technique(bench: Bench, workload: Workload, technique: Technique, re
     try:
         return _finished(bench, workload, technique, reference, _run(bench, workload, technique))
     except Exception as error:
-        if not llm_step.is_out_of_memory(bench.torch, error):
+        if technique.ranks > 1 or not llm_step.is_out_of_memory(bench.torch, error):
             raise
         reason = " ".join(str(error).split())[:300]
     return _out_of_memory(bench, workload, technique, reference, reason)
@@ -164,12 +165,17 @@ class _Run:
 
 def _run(bench: Bench, workload: Workload, technique: Technique) -> _Run:
     level = llm_training_plan.level_for(bench.device, bench.level_name)
-    if bench.on_gpu:
-        bench.torch.cuda.reset_peak_memory_stats(bench.device)
     step = _step(bench, workload, technique)
+    if bench.on_gpu:
+        # a model that is sharded was whole before, which is no part of the step
+        gc.collect()
+        bench.release()
+        bench.torch.cuda.reset_peak_memory_stats(bench.device)
     first = step.run()  # pays for library loading, algorithm choice and the optimizer's state
-    warmup_steps = max(1, round(level.warmup_s / _agreed(bench, technique, _repeat(bench, step, 1))))
-    step_s = _agreed(bench, technique, _repeat(bench, step, warmup_steps))
+    step_s = workload.agree(_repeat(bench, step, 1))
+    warmup_steps = llm_training_plan.warmup_steps(level, step_s)
+    if warmup_steps:
+        step_s = workload.agree(_repeat(bench, step, warmup_steps))
     count = llm_training_plan.step_count(level, step_s)
     with bench.watch.during() as record:
         seconds, last = _timed(bench, step, count)
@@ -188,8 +194,8 @@ def _step(bench: Bench, workload: Workload, technique: Technique) -> llm_step.St
         llm_step.checkpoint_blocks(torch, blocks)
     rank = 0
     if technique.ranks > 1:
-        rank = int(bench.options["rank"])
-        llm_step.shard(torch, model, blocks, technique.dtype, _mesh(bench, technique.ranks))
+        rank = training_group.rank_of(bench)
+        llm_step.shard(torch, model, blocks, technique.dtype, "cuda" if bench.on_gpu else "cpu")
     generator = torch.Generator(device="cpu").manual_seed(bench.seed + rank)
     tokens = torch.randint(0, workload.shape.vocab, (size.batch, size.sequence + 1), generator=generator)
     return llm_step.Step(torch, model, technique, tokens.to(bench.device))
@@ -311,44 +317,29 @@ def _result(bench: Bench, workload: Workload, technique: Technique, details: dic
     }
 
 
-def _in_group(bench: Bench, rank: int, world: int) -> Iterator[dict[str, Any]]:
-    """Join the group, measure the plain step on each device by itself, then sharded over all of them."""
-    distributed = _distributed(bench)
-    backend = "nccl" if bench.on_gpu else "gloo"
-    distributed.init_process_group(
-        backend,
-        init_method=f"file://{bench.options['store_path']}",
-        rank=rank,
-        world_size=world,
-        timeout=_GROUP_TIMEOUT,
-    )
-    dtype = llm_training_plan.plain_dtype(bench.on_gpu, bench.info.get("compute_capability"))
+def _in_group(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Join the group, measure the plain step on each device by itself, then sharded over all of them.
+
+    Only the first process yields: there is one result for all. Size and data type are those of the least able card.
+    """
+    first = training_group.rank_of(bench) == 0
     try:
-        workload = choose(bench, int(_over_group(bench, float(memory_bytes(bench)), "MIN")))
-        for result in compare(bench, workload, llm_training_plan.sharded_techniques(dtype, world)):
-            # the plain step is known from each device's own run; here it only is what the others are held against
-            if rank == 0 and result.get("device") != bench.device:
-                yield result
-    finally:
-        distributed.destroy_process_group()
+        with training_group.joined(bench) as group:
+            major, minor = _capability(bench)
+            least = int(group.least(10 * major + minor))
+            dtype = llm_training_plan.plain_dtype(bench.on_gpu, (least // 10, least % 10))
+            workload = choose(bench, int(group.least(memory_bytes(bench))))
+            chosen = llm_training_plan.sharded_techniques(dtype, training_group.size_of(bench))
+            for result in compare(bench, replace(workload, agree=group.most), chosen):
+                # the plain step is known from each device's own run; here it only is what the others are held against
+                if first and result.get("device") != bench.device:
+                    yield result
+    except llm_step.UnsupportedError as error:
+        if first:
+            yield {"not_applicable": {"suite": SUITE, "device": "node", "reason": str(error)}}
 
 
-def _distributed(bench: Bench) -> Any:
-    return importlib.import_module(f"{bench.torch.__name__}.distributed")
-
-
-def _mesh(bench: Bench, ranks: int) -> Any:
-    mesh = importlib.import_module(f"{bench.torch.__name__}.distributed.device_mesh")
-    return mesh.init_device_mesh("cuda" if bench.on_gpu else "cpu", (ranks,))
-
-
-def _agreed(bench: Bench, technique: Technique, step_s: float) -> float:
-    """Return the seconds of the slowest process of the group: all must take the same number of steps."""
-    return step_s if technique.ranks == 1 else _over_group(bench, step_s, "MAX")
-
-
-def _over_group(bench: Bench, value: float, operation: str) -> float:
-    values = bench.torch.tensor([value], device=bench.device, dtype=bench.torch.float64)
-    distributed = _distributed(bench)
-    distributed.all_reduce(values, op=getattr(distributed.ReduceOp, operation))
-    return float(values.item())
+def _capability(bench: Bench) -> tuple[int, int]:
+    """Return the compute capability; of a device that has none, one that excludes nothing."""
+    known = bench.info.get("compute_capability")
+    return (int(known[0]), int(known[1])) if known else (99, 0)

@@ -26,7 +26,7 @@ FP32, BF16, FP16 = Technique("fp32", "float32"), Technique("bf16", "bfloat16"), 
 
 
 # as few steps as a level may have: what is tested here is what they compute, not how fast
-LEAST: dict[str, Any] = {"warmup_s": 0.0, "budget_s": 0.0, "min_steps": 3, "max_steps": 3}
+LEAST: dict[str, Any] = {"warmup_s": 0.0, "budget_s": 1e9, "min_steps": 3, "max_steps": 3}
 for levels in (llm_training_plan.CPU_LEVELS, llm_training_plan.CUDA_LEVELS):
     levels["quick"] = dataclasses.replace(levels["quick"], **LEAST)
 
@@ -309,7 +309,7 @@ def sharded_losses(rank: int) -> list[float]:
     model, _ = step_of(FP32)
     technique = Technique("fsdp2", "float32", checkpointing=True, micro_batches=2, ranks=2)
     llm_step.checkpoint_blocks(torch, list(model.layers))
-    llm_step.shard(torch, model, list(model.layers), "float32")
+    llm_step.shard(torch, model, list(model.layers), "float32", "cpu")
     generator = torch.Generator().manual_seed(3)
     tokens = torch.randint(0, TINY.vocab, (4, 17), generator=generator).chunk(2)[rank]
     step = llm_step.Step(torch, model, technique, tokens)

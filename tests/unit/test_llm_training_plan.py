@@ -137,9 +137,13 @@ def test_a_reduced_model_says_so_in_its_name() -> None:
     assert plan.workload_name("llama2-7b-mha", 32, 32) == "llama2-7b-mha"
 
 
-@pytest.mark.parametrize(("step_s", "count"), [(0.001, 60), (0.2, 25), (0.5, 10), (10.0, 5), (0.0, 60)])
-def test_steps_within_the_level(step_s: float, count: int) -> None:
-    assert plan.step_count(plan.CUDA_LEVELS["standard"], step_s) == count
+@pytest.mark.parametrize(
+    ("step_s", "warm", "count"),
+    [(0.001, 3000, 60), (0.2, 15, 25), (0.5, 6, 10), (1.0, 3, 5), (1.01, 0, 2), (10.0, 0, 2), (0.0, 60, 60)],
+)
+def test_steps_within_the_level(step_s: float, warm: int, count: int) -> None:
+    level = plan.CUDA_LEVELS["standard"]
+    assert (plan.warmup_steps(level, step_s), plan.step_count(level, step_s)) == (warm, count)
 
 
 @pytest.mark.parametrize(
