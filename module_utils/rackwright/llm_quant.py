@@ -11,6 +11,7 @@ batches convert the weights first and are slower than 16 bit, which the numbers 
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +42,9 @@ class Kind:
 KINDS = (Kind("int8wo", "Int8WeightOnlyConfig", (7, 0)), Kind("fp8wo", "Float8WeightOnlyConfig", (8, 9)))
 
 
-def quantised_points(session: Session, points: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def quantised_points(
+    session: Session, points: Sequence[Mapping[str, Any]], deadline: float = float("inf")
+) -> Iterator[dict[str, Any]]:
     """Yield an operating point for each format and batch, or why there is none.
 
     A model that is too large in 16 bit may fit in 8: it is quantised block by block while it is built.
@@ -49,13 +52,15 @@ def quantised_points(session: Session, points: Sequence[Mapping[str, Any]]) -> I
     Args:
         session: like that of the sweep in 16 bit, whose model must be gone: two do not fit into every memory.
         points: details of that sweep's results; the new ones are held against those of the same batch.
+        deadline: of ``time.monotonic``; no format is begun after it, because a compiler needs about a minute for one.
     """
     bench = session.bench
     torchao, missing = load(bench)
     if bench.on_gpu and bench.level_name == "quick":
         missing = missing or "compiling its kernels takes longer than the level quick has"
     for kind in KINDS:
-        reason = missing or unfit(bench, torchao, kind)
+        late = "the time that the level has for inference is used up" if time.monotonic() > deadline else None
+        reason = missing or unfit(bench, torchao, kind) or late
         if reason is not None:
             yield bench.not_applicable(SUITE, reason, weights=kind.name)
             continue
@@ -148,7 +153,7 @@ def compile_linears(torch: Any, model: Any, device: str, dtype: Any) -> str | No
     try:
         with torch.no_grad():
             for linear in linears:
-                linear(torch.zeros(1, 1, linear.in_features, device=device, dtype=dtype))
+                linear(torch.zeros(1, linear.in_features, device=device, dtype=dtype))
     except Exception as error:  # without compiler or triton the same numbers come from slower kernels
         if is_out_of_memory(error):
             raise
@@ -159,10 +164,20 @@ def compile_linears(torch: Any, model: Any, device: str, dtype: Any) -> str | No
 
 
 def _for_one_row(plain: Callable[[Any], Any], compiled: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One row goes in as [1, width] whatever its shape, so that each shape of weights is compiled once."""
+
     def forward(x: Any) -> Any:
-        return compiled(x) if x.numel() == x.shape[-1] else plain(x)
+        if x.numel() != x.shape[-1]:
+            return plain(x)
+        return compiled(x.reshape(1, -1)).reshape(*x.shape[:-1], -1)
 
     return forward
+
+
+def keep_caches_in(scratch: str | None) -> None:
+    """Let the compiler keep what it makes in the run's own directory: a benchmark leaves nothing on the node."""
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR") if scratch else ():
+        os.environ.setdefault(name, os.path.join(str(scratch), name.split("_")[0].lower()))
 
 
 def tensor_bytes(tensor: Any) -> int:
@@ -239,6 +254,7 @@ def _session(session: Session, torchao: Any, kind: Kind) -> Session:
     bench = session.bench
     started = time.perf_counter()
     model = build(session, torchao, kind)
+    keep_caches_in(bench.scratch)
     dtype = getattr(bench.torch, session.dtype)
     why = compile_linears(bench.torch, model, bench.device, dtype) if bench.on_gpu else "the device is a CPU"
     bench.synchronize()

@@ -53,7 +53,8 @@ def llm_inference_suite(bench: Bench) -> Iterator[dict[str, Any]]:
     if bench.peak is None and bench.on_gpu and bound["reason"]:
         bound = {**bound, "reason": bench.peak_missing or bound["reason"]}
     yield goal_result(bench, workload, dtype, goal, bound, points)
-    yield from quantised_points(Session(bench, None, workload, dtype, weights, peaks), points)
+    until = started + bench.level.llm_inference_s if bench.on_gpu else float("inf")
+    yield from quantised_points(Session(bench, None, workload, dtype, weights, peaks), points, until)
 
 
 def open_session(bench: Bench, workload: Workload, dtype: str) -> Session:

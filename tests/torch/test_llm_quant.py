@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,6 +108,30 @@ def test_formats_that_cannot_be_used_say_why() -> None:
         assert found == reason if reason is None or "needs" in reason else str(found).endswith(reason), found
 
 
+def test_no_format_is_begun_after_the_levels_time() -> None:
+    if not HAS_TORCHAO:
+        return  # then that is the reason, and another test looks at it
+    entries = list(llm_quant.quantised_points(session_of(), [], deadline=0.0))
+    reasons = {entry["not_applicable"]["reason"] for entry in entries}
+    assert reasons == {"the time that the level has for inference is used up"}
+    assert len(entries) == 2
+
+
+def test_the_compiler_keeps_its_files_where_the_run_has_its_own() -> None:
+    names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    before = {name: os.environ.pop(name, None) for name in names}
+    try:
+        llm_quant.keep_caches_in(None)
+        assert not set(names) & set(os.environ)
+        os.environ["TRITON_CACHE_DIR"] = "/somebody/wanted/this"
+        llm_quant.keep_caches_in("/run/scratch")
+        assert [os.environ[name] for name in names] == ["/run/scratch/torchinductor", "/somebody/wanted/this"]
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({name: value} if value is not None else {})
+
+
 def test_bytes_of_tensors_made_of_parts() -> None:
     parts = SimpleNamespace(
         values=torch.zeros(4, 8, dtype=torch.int8),
@@ -161,8 +186,10 @@ def test_products_of_one_row_are_compiled_and_others_are_not() -> None:
     wanted = logits(plain())
     assert torch.equal(logits(model), wanted)
     assert seen == []
-    model.head(torch.zeros(1, 1, TINY.shape.hidden, dtype=torch.bfloat16))
-    assert seen == [(1, 1, TINY.shape.hidden)]
+    row = torch.randn(1, 1, TINY.shape.hidden).to(torch.bfloat16)
+    assert torch.equal(model.head(row), plain().head(row))
+    assert model.head(row[0]).shape == (1, TINY.shape.vocab)
+    assert seen == [(1, TINY.shape.hidden)] * 2
 
 
 def test_without_a_compiler_the_products_stay_as_they_were() -> None:
