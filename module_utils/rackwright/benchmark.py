@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import benchmark_plan, torch_runner
-from .benchmark_node import burn_summary, checksum_errors
+from .benchmark_node import burn_summaries, checksum_errors
 from .child import ChildResult, run_in_child
 from .child_group import run_group
 from .errors import MissingError, ProbeError, RackwrightError, TimedOutError
 from .sysfs import read_operating_system
 
 SCHEMA = 1
+#: How long the processes of one phase wait for what those of the phase before leave: taking down the contexts of eight
+#: GPUs with all their memory takes the driver seconds.
+SETTLE_S = 20.0
 
 Runner = Callable[[Callable[..., Any], Sequence[Any], float], ChildResult]
 GroupRunner = Callable[[Callable[[Any], Any], Sequence[Any], float], list[ChildResult]]
@@ -97,15 +100,16 @@ def run(request: Request, runner: Runner = run_in_child, group: GroupRunner = ru
 
 def _run_gpus(document: dict[str, Any], group: GroupRunner, request: Request, devices: list[str]) -> None:
     """Run the phases one after the other on the GPUs that are left; one that hung, crashed or is busy is left out."""
-    for phase in benchmark_plan.phases(request.suites) if devices else []:
+    for number, phase in enumerate(benchmark_plan.phases(request.suites) if devices else []):
+        settle_s = SETTLE_S if number else 0.0
         if phase.kind == "node":
-            _run_node(document, group, request, devices, phase.suites)
+            _run_node(document, group, request, devices, phase.suites, settle_s)
             continue
         if phase.kind == "ranks" and phase.suites == ("llm_training",) and len(devices) < 2:
             continue  # one GPU has trained in the first phase
-        devices = _run_group(document, group, request, devices, phase.suites, ranks=phase.kind == "ranks")
-    summary = burn_summary(document["results"])
-    document["results"] += [summary] if summary is not None else []
+        ranks = phase.kind == "ranks"
+        devices = _run_group(document, group, request, devices, phase.suites, ranks, settle_s)
+    document["results"] += burn_summaries(document["results"])
     document["errors"] += checksum_errors(document["results"])
 
 
@@ -116,12 +120,14 @@ def _run_group(
     devices: list[str],
     suites: tuple[str, ...],
     ranks: bool = False,
+    settle_s: float = 0.0,
 ) -> list[str]:
     """Run suites on all devices at once, a process each, and return the devices that can go on."""
     payloads: list[dict[str, Any]] = []
     for rank, device in enumerate(devices):
         options = {"rank": rank, "world_size": len(devices)} if ranks else {}
-        payloads.append({"device": device, "suites": list(suites), "peers": devices, "options": options})
+        payload = {"device": device, "suites": list(suites), "peers": devices, "settle_s": settle_s}
+        payloads.append({**payload, "options": options})
     left = []
     outcomes = _supervised(group, torch_runner.run_device, request, payloads)
     for device, (outcome, record) in zip(devices, outcomes):
@@ -132,14 +138,19 @@ def _run_group(
 
 
 def _run_node(
-    document: dict[str, Any], group: GroupRunner, request: Request, devices: list[str], suites: tuple[str, ...]
+    document: dict[str, Any],
+    group: GroupRunner,
+    request: Request,
+    devices: list[str],
+    suites: tuple[str, ...],
+    settle_s: float,
 ) -> None:
     """Run suites in one process that sees all devices."""
     if len(devices) < 2:
         reason = f"a pair needs two GPUs, and {len(devices)} can be measured"
         document["not_applicable"] += [{"suite": name, "device": "node", "reason": reason} for name in suites]
         return
-    payload = {"suites": list(suites), "peers": devices}
+    payload = {"suites": list(suites), "peers": devices, "settle_s": settle_s}
     ((outcome, record),) = _supervised(group, torch_runner.run_node, request, [payload])
     _merge(document, "node", outcome, record, request)
 

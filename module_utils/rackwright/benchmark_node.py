@@ -11,15 +11,21 @@ from . import measure
 _STEP = "Take the device out of service and run its vendor's field diagnostics."
 
 
-def burn_summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return the node's burn: the slowest GPU's rate, who that is and how far apart the GPUs are; None without a burn.
+def burn_summaries(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the node's burn, one summary per kind of GPU: cards of two kinds are not each other's measure."""
+    kinds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for entry in results:
+        if entry.get("suite") == "burn" and str(entry.get("device")) != "node":
+            kinds.setdefault((str(entry.get("device_name")), str(entry["dtype"])), []).append(entry)
+    return [_burn_summary(burns) for burns in kinds.values()]
+
+
+def _burn_summary(burns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the slowest GPU's rate, who that is and how far apart the GPUs are.
 
     ``spread_over_gpus`` is (fastest - slowest) / median. A node runs at the pace of its slowest GPU, so that is the
     value. ``power_w`` is the sum of the GPUs' median powers, None where one of them gives none.
     """
-    burns = [entry for entry in results if entry.get("suite") == "burn" and str(entry.get("device")) != "node"]
-    if not burns:
-        return None
     slowest = min(burns, key=lambda entry: float(entry["value"]))
     numbers = measure.summarize([float(entry["value"]) for entry in burns])
     return {
@@ -27,7 +33,7 @@ def burn_summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "name": "burn_node",
         "unit": slowest["unit"],
         "device": "node",
-        "device_name": None,
+        "device_name": slowest.get("device_name"),
         "dtype": slowest["dtype"],
         "shape": slowest["shape"],
         "level": slowest["level"],

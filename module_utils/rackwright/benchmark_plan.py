@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import llm_goal, llm_workloads
-from .benchmark_levels import LEVEL_SUITES, LEVELS, SUITES, Level, burn_seconds, gemm_dtypes, level_for
+from .benchmark_levels import EXACT_DTYPES, LEVEL_SUITES, LEVELS, SUITES, Level, burn_seconds, gemm_dtypes, level_for
 from .errors import InvalidInputError
 
 __all__ = [
@@ -26,8 +26,9 @@ __all__ = [
 
 #: Importing torch and, on a GPU, creating a context; measured in seconds on a slow disk.
 _START_S = 6.0
-#: What a suite needs beside its measurements: making data, the references of exact answers, pinning host memory.
+#: What a suite needs beside its measurements: pinning host memory, and per data type the answer of the CPU.
 _PREPARE_S = 2.0
+_ANSWER_S = {4096: 1.0, 8192: 4.0}
 #: Filling the memory of a GPU before the burn, and comparing it afterwards.
 _BURN_EXTRA_S = 10.0
 _SLOW_PCIE_BYTES_PER_S = 12e9
@@ -83,7 +84,7 @@ def _suite_seconds(suite: str, device: str, level: Level, count: int, options: M
     if suite == "gemm":
         return level.heat_s + measurement * (len(level.gemm_sizes) + (dtypes - 1) * len(level.other_gemm_sizes))
     if suite == "correctness":
-        return _PREPARE_S + 4 * level.correctness_s
+        return len(EXACT_DTYPES) * (level.correctness_s + _ANSWER_S.get(level.correctness_size, 0.1))
     if suite == "pcie":
         return count * 2 * level.transfer_samples * level.transfer_bytes / _SLOW_PCIE_BYTES_PER_S + _PREPARE_S
     if suite == "p2p":

@@ -121,7 +121,7 @@ class Bench:
             return 0
         size = benchmark_levels.flush_bytes(int(self.info.get("l2_bytes") or 0))
         if self.flush is None:
-            self.flush = self.torch.empty(size, dtype=self.torch.int8, device=self.device)
+            self.flush = self.torch.zeros(size // 4, dtype=self.torch.float32, device=self.device)
         return size
 
     def random(self, *shape: int, dtype: str) -> Any:
@@ -215,7 +215,7 @@ class Bench:
         event = self.torch.cuda.Event
         pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(count)]
         for start, end in pairs:
-            self.flush.zero_()
+            self.flush.sum()  # read, not written: lines still to be written back would cost the timed work bandwidth
             start.record()
             work()
             end.record()

@@ -63,8 +63,8 @@ def gemm_suite(bench: Bench) -> Iterator[dict[str, Any]]:
             with precision_of(bench.torch, dtype):
                 for size in sizes:
                     yield _gemm(bench, size, dtype)
-        except (RuntimeError, AttributeError) as error:
-            if position == 0 or not lacks_support(error):
+        except (RuntimeError, AttributeError, TypeError) as error:
+            if position == 0 or not lacks_support(error, dtype):
                 raise
             unable[dtype] = f"this torch cannot: {' '.join(str(error).split())[:200]}"
     for dtype, reason in unable.items():

@@ -17,8 +17,10 @@ from .torch_device import device_index, device_info
 
 _BYTES = 256 << 20
 _LEAST_BYTES = 16 << 20
-#: Copies per sample: one alone is over in less than a millisecond over NVLink, and the host's clock times them.
-_COPIES = 4
+#: A sample is as many copies as take this long: one alone is over in a third of a millisecond over NVLink, and it is
+#: timed by the host's clock.
+_SAMPLE_S = 0.02
+_MOST_COPIES = 16
 #: After this time a pair has enough samples: 8 GPUs have 84 pairs, and copies through the host are slow.
 _PAIR_S = 0.25
 _LEAST_SAMPLES = 3
@@ -81,44 +83,50 @@ def _open(bench: Bench, device: str, size: int) -> _Side:
 
 def _uni(bench: Bench, source: _Side, target: _Side) -> dict[str, Any]:
     with source.watch.during() as record:
-        seconds = _timed(bench, [(source, target)])
+        timed = _timed(bench, [(source, target)])
     _verify(bench, source, target)
-    return _result(bench, "uni", source, target, seconds, record, source.out.nbytes)
+    return _result(bench, "uni", source, target, timed, record, source.out.nbytes)
 
 
 def _bidirectional(bench: Bench, one: _Side, other: _Side) -> dict[str, Any]:
     with one.watch.during() as record:
-        seconds = _timed(bench, [(one, other), (other, one)])
+        timed = _timed(bench, [(one, other), (other, one)])
     _verify(bench, one, other)
     _verify(bench, other, one)
-    return _result(bench, "bidirectional", one, other, seconds, record, one.out.nbytes + other.out.nbytes)
+    return _result(bench, "bidirectional", one, other, timed, record, one.out.nbytes + other.out.nbytes)
 
 
-def _timed(bench: Bench, ways: Sequence[tuple[_Side, _Side]]) -> list[float]:
-    """Return the seconds of one copy per way, averaged over a few that are queued together, for each sample."""
-    torch, begun = bench.torch, time.perf_counter()
+def _timed(bench: Bench, ways: Sequence[tuple[_Side, _Side]]) -> tuple[list[float], int]:
+    """Return the seconds of one copy per way in each sample, and how many copies a sample is."""
+    _sample(bench, ways, 1)  # pays for opening the way, which maps all memory of both sides
+    begun = time.perf_counter()
+    copies = max(1, min(_MOST_COPIES, int(_SAMPLE_S / _sample(bench, ways, 2))))
     seconds: list[float] = []
-    for sample in range(bench.level.peer_samples + 1):
-        for source, target in ways:
-            for side in (source, target):
-                torch.cuda.synchronize(side.device)
-        started = time.perf_counter()
-        for source, target in ways:
-            with ExitStack() as stack:
-                # torch orders a copy between the current streams of both devices: with a pair of streams for each way
-                # the two ways do not wait for each other
-                stack.enter_context(torch.cuda.stream(target.receives))
-                stack.enter_context(torch.cuda.stream(source.sends))
-                for _ in range(_COPIES):
-                    target.into.copy_(source.out, non_blocking=True)
-        for source, target in ways:
-            source.sends.synchronize()
-            target.receives.synchronize()
-        if sample:  # the first pays for opening the way
-            seconds.append((time.perf_counter() - started) / _COPIES)
+    while len(seconds) < bench.level.peer_samples:
         if len(seconds) >= _LEAST_SAMPLES and time.perf_counter() - begun > _PAIR_S:
             break
-    return seconds
+        seconds.append(_sample(bench, ways, copies))
+    return seconds, copies
+
+
+def _sample(bench: Bench, ways: Sequence[tuple[_Side, _Side]], copies: int) -> float:
+    """Return the seconds of one copy per way, averaged over ``copies`` that are queued together."""
+    torch = bench.torch
+    for device in {side.device for way in ways for side in way}:
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    for source, target in ways:
+        with ExitStack() as stack:
+            # torch orders a copy between the current streams of both devices: with a pair of streams for each way
+            # the two ways do not wait for each other
+            stack.enter_context(torch.cuda.stream(target.receives))
+            stack.enter_context(torch.cuda.stream(source.sends))
+            for _ in range(copies):
+                target.into.copy_(source.out, non_blocking=True)
+    for source, target in ways:
+        source.sends.synchronize()
+        target.receives.synchronize()
+    return (time.perf_counter() - started) / copies
 
 
 def _verify(bench: Bench, source: _Side, target: _Side) -> None:
@@ -134,10 +142,11 @@ def _verify(bench: Bench, source: _Side, target: _Side) -> None:
 
 
 def _result(
-    bench: Bench, direction: str, source: _Side, target: _Side, seconds: Sequence[float], record: Any, moved: int
+    bench: Bench, direction: str, source: _Side, target: _Side, timed: tuple[list[float], int], record: Any, moved: int
 ) -> dict[str, Any]:
+    seconds, copies = timed
     access = bool(bench.torch.cuda.can_device_access_peer(device_index(source.device), device_index(target.device)))
-    conditions = {"buffer_bytes": source.out.nbytes, "copies_per_sample": _COPIES, "data": "ramp"}
+    conditions = {"buffer_bytes": source.out.nbytes, "copies_per_sample": copies, "data": "ramp"}
     result = {
         "suite": "p2p",
         "name": f"p2p_{direction}",
@@ -171,7 +180,7 @@ def matrix(bench: Bench, found: Sequence[Mapping[str, Any]], direction: str) -> 
         **numbers,
         "value": numbers["min"],
         "median_s": None,
-        "conditions": dict(slowest["conditions"]),
+        "conditions": {key: slowest["conditions"][key] for key in ("buffer_bytes", "data")},
         "clocks": None,
         "throttle": None,
         "missing": {key: "stands beside the number of each pair" for key in ("clocks", "throttle")},

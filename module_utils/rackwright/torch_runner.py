@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import benchmark_plan, torch_suites
-from .gpu_readings import busy_of, open_gpu, watch_of
+from .benchmark_errors import busy_error, classify, lost_error
+from .gpu_readings import Meter, busy_of, open_gpu, watch_of
 from .torch_bench import NO_CPU_CLOCKS, Bench, NotApplicableError, NotIdleError, import_result
 from .torch_device import device_info
+
+_SETTLE_POLL_S = 0.2
 
 
 def run_first(request: Mapping[str, Any]) -> str:
@@ -84,6 +88,10 @@ def _why_no_cuda(cuda_build: str | None, messages: list[str]) -> str:
 def _import_torch() -> Any:
     # by default CUDA puts the fastest card first; gpu_facts and people count in the order of the bus
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    # Ansible puts an object in the place of this function in its modules, and torch's compiler demands the function
+    genuine = getattr(sys.intern, "unpatched_implementation", None)
+    if genuine is not None:
+        vars(sys)["intern"] = genuine
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns on import when NumPy is absent; nothing here needs NumPy
         import torch
@@ -104,13 +112,30 @@ def run_node(request: Mapping[str, Any]) -> str:
             {"name": None},
             watch_of(None, "several GPUs are measured at once"),
             options=request.get("options") or {},
-            peers=tuple(request["peers"]),
+            peers=tuple(device for device in request["peers"] if _is_free(torch, device, request, progress)),
             scratch=request.get("scratch"),
         )
-        for suite in request["suites"]:
+        for position, suite in enumerate(request["suites"]):
             progress.write(start=suite, device="node")
-            _run_one(bench, suite, progress)
+            if not _run_one(bench, suite, request["suites"][position + 1 :], progress):
+                break
     return "done"
+
+
+def _is_free(torch: Any, device: str, request: Mapping[str, Any], progress: _Progress) -> bool:
+    """Wait until nobody uses the device; False, with an error written down, where somebody still does."""
+    return not _busy(open_gpu(device_info(torch, device))[0], device, request, progress)
+
+
+def _busy(meter: Meter | None, device: str, request: Mapping[str, Any], progress: _Progress) -> bool:
+    """Wait, after an earlier phase, for the driver to take down what its processes had; True, and an error, if busy."""
+    deadline = time.monotonic() + float(request.get("settle_s") or 0.0)
+    while (busy := None if request["allow_busy"] else busy_of(meter)) is not None:
+        if time.monotonic() >= deadline:
+            progress.write(error=busy_error(device, busy))
+            return True
+        time.sleep(_SETTLE_POLL_S)
+    return False
 
 
 def _run_suites(torch: Any, device: str, request: Mapping[str, Any], progress: _Progress) -> None:
@@ -119,19 +144,16 @@ def _run_suites(torch: Any, device: str, request: Mapping[str, Any], progress: _
     progress.write(device_info=info)
     bench = _open_bench(torch, device, request, info)
     if device != "cpu":
-        busy = busy_of(bench.meter)
-        if busy and not request["allow_busy"]:
-            progress.write(error=_busy_error(device, busy))
+        if _busy(bench.meter, device, request, progress):
             return
         # events and streams belong to the current device, whatever device the tensors are on
         torch.cuda.set_device(device)
     torch.manual_seed(request["seed"])
-    for suite in request["suites"]:
-        if suite == "import":
-            continue
+    suites = [suite for suite in request["suites"] if suite != "import"]
+    for position, suite in enumerate(suites):
         progress.write(start=suite, device=device)
-        if _idle(bench, suite, request, progress):
-            _run_one(bench, suite, progress)
+        if _idle(bench, suite, request, progress) and not _run_one(bench, suite, suites[position + 1 :], progress):
+            return
 
 
 def _open_bench(torch: Any, device: str, request: Mapping[str, Any], info: dict[str, Any]) -> Bench:
@@ -169,7 +191,8 @@ def _idle(bench: Bench, suite: str, request: Mapping[str, Any], progress: _Progr
     return True
 
 
-def _run_one(bench: Bench, suite: str, progress: _Progress) -> None:
+def _run_one(bench: Bench, suite: str, left: Sequence[str], progress: _Progress) -> bool:
+    """Run one suite and write down what comes of it; False when the device cannot go on to those that are ``left``."""
     try:
         for result in torch_suites.SUITES[suite](bench):
             if "not_applicable" in result:
@@ -181,59 +204,12 @@ def _run_one(bench: Bench, suite: str, progress: _Progress) -> None:
     except Exception as error:  # whatever torch raises is this suite's outcome, and the next suite still runs
         progress.write(error={"device": bench.device, "suite": suite, **classify(error)})
     bench.flush = None
-    bench.release()
-
-
-def _busy_error(device: str, busy: str) -> dict[str, Any]:
-    return {
-        "device": device,
-        "suite": None,
-        "reason": "busy",
-        "detail": f"The GPU is busy: {busy}.",
-        "next_step": "Stop what uses it, or set allow_busy to measure all the same.",
-    }
-
-
-_CLASSES = (
-    (
-        "out_of_memory",
-        ("out of memory", "not enough memory", "can't allocate memory", "notenoughmemory", "memoryerror"),
-        "Free memory on the device, or use the level quick, whose shapes are smaller.",
-    ),
-    (
-        "no_kernel_image",
-        ("no kernel image",),
-        "Install a build of torch that contains this GPU's architecture.",
-    ),
-    (
-        "not_idle",
-        ("notidleerror",),
-        "Stop what uses it, or set allow_busy to measure all the same.",
-    ),
-    (
-        "timeout",
-        ("waitedtoolongerror",),
-        "Look at the errors of the other GPUs: one of them held what they share.",
-    ),
-    (
-        "wrong_answer",
-        ("wronganswererror",),
-        "Take the device out of service and run its vendor's field diagnostics.",
-    ),
-)
-
-
-def classify(error: BaseException) -> dict[str, str]:
-    """Return reason, detail and next step for what a suite raised."""
-    detail = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    for reason, marks, next_step in _CLASSES:
-        if any(mark in detail.lower() for mark in marks):
-            return {"reason": reason, "detail": detail, "next_step": next_step}
-    return {
-        "reason": "error",
-        "detail": detail,
-        "next_step": "Run the suite alone with the node's interpreter and read the kernel log for Xid messages.",
-    }
+    try:
+        bench.release()
+    except Exception as error:  # after an illegal access or an ECC error every call of this process fails
+        progress.write(error=lost_error(bench.device, suite, error, left))
+        return False
+    return True
 
 
 class _Progress:

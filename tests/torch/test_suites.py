@@ -154,6 +154,16 @@ def test_a_torch_that_cannot_multiply_a_type_is_not_a_fault_of_the_card() -> Non
     assert all(entry["reason"].startswith("this torch cannot: ") for entry in unable)
 
 
+def test_an_older_torch_whose_fp8_takes_other_arguments_goes_on_with_int8() -> None:
+    class Older(CudaOnCpu):
+        def _scaled_mm(self, a: Any, b: Any, *, bias: Any = None, out_dtype: Any = None, scale_a: Any = None) -> Any:
+            raise AssertionError("never reached: the call has other arguments")
+
+    found, unable = results_of(gemm_suite, gpu_bench(GPU, Older()))
+    assert [entry["dtype"] for entry in found] == ["bfloat16", "float16", "tf32", "float32", "int8"]
+    assert [entry["dtype"] for entry in unable] == ["float8_e4m3fn"]
+
+
 def test_another_error_of_a_product_is_an_error() -> None:
     class Broken(CudaOnCpu):
         def _int_mm(self, *_: Any, **__: Any) -> Any:
@@ -187,7 +197,7 @@ class _Flips(CudaOnCpu):
 
 def test_one_flipped_bit_is_found_wherever_it_is() -> None:
     before = TORCH.get_float32_matmul_precision()
-    for when, said in ((1, "not the exact answer in rows 17, columns 5"), (3, "1 elements changed between 5 equal")):
+    for when, said in ((1, "not the exact answer in rows 17, columns 5"), (3, "1 elements changed between 4 equal")):
         results: list[dict[str, Any]] = []
         with raises(WrongAnswerError, said):
             results.extend(torch_suites.SUITES["correctness"](gpu_bench(GPU, _Flips(when))))

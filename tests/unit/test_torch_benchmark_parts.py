@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fake_cuda import install
 
-from ansible.module_utils.rackwright import exact_answers, gpu_peak, gpu_place, torch_bench, torch_runner
-from ansible.module_utils.rackwright.benchmark_node import burn_summary, checksum_errors
+from ansible.module_utils.rackwright import exact_answers, gpu_peak, gpu_place, torch_bench, torch_device, torch_runner
+from ansible.module_utils.rackwright.benchmark_node import burn_summaries, checksum_errors
 from ansible.module_utils.rackwright.catalogue_data import GPUS
 from ansible.module_utils.rackwright.gpu_readings import Meter
 from ansible.module_utils.rackwright.gpu_watch import Watch
@@ -61,13 +63,88 @@ def test_a_gpu_that_stays_busy_is_an_error_that_says_by_whom(monkeypatch: pytest
 
 
 def test_a_suite_on_a_busy_gpu_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[dict[str, Any]] = []
-    progress = type("Progress", (), {"write": lambda self, **record: written.append(record)})()
+    progress: Any = _Written()
     monkeypatch.setattr(torch_bench, "busy_of", lambda meter: None)
     monkeypatch.setattr(Bench.wait_for_idle, "__defaults__", (0.0,))
     assert torch_runner._idle(bench(_Busy(50)), "gemm", {"allow_busy": False}, progress) is False
-    assert (written[0]["error"]["suite"], written[0]["error"]["reason"]) == ("gemm", "not_idle")
+    assert (progress.records[0]["error"]["suite"], progress.records[0]["error"]["reason"]) == ("gemm", "not_idle")
     assert torch_runner._idle(bench(_Busy(50)), "gemm", {"allow_busy": True}, progress) is True
+
+
+class _Written:
+    """A progress that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def write(self, **record: Any) -> None:
+        self.records.append(record)
+
+
+@pytest.mark.parametrize(
+    ("busy", "settle_s", "allow", "refused"),
+    [
+        (["7"], 0.0, False, True),
+        (["7", "7", None], 30.0, False, False),
+        ([None], 0.0, False, False),
+        (["7"], 0.0, True, False),
+        (["7"], 0.05, False, True),
+    ],
+)
+def test_what_an_earlier_phase_leaves_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, busy: list[str | None], settle_s: float, allow: bool, refused: bool
+) -> None:
+    readings = itertools.chain(busy, itertools.repeat(busy[-1]))
+    monkeypatch.setattr(torch_runner, "busy_of", lambda meter: next(readings))
+    monkeypatch.setattr(torch_runner, "_SETTLE_POLL_S", 0.001)
+    progress: Any = _Written()
+    request = {"allow_busy": allow, "settle_s": settle_s}
+    assert torch_runner._busy(None, "cuda:3", request, progress) is refused
+    reasons = [(record["error"]["device"], record["error"]["reason"]) for record in progress.records]
+    assert reasons == ([("cuda:3", "busy")] if refused else [])
+
+
+def test_a_torch_that_tells_no_uuid_leaves_it_to_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Driver:
+        """The driver's library of a node whose second device has a UUID."""
+
+        def cuInit(self, flags: int) -> int:
+            return 0
+
+        def cuDeviceGet(self, device: Any, index: int) -> int:
+            device._obj.value = index + 40
+            return 0 if index < 2 else 101
+
+        def cuDeviceGetUuid(self, found: Any, device: Any) -> int:
+            for position in range(16):
+                found._obj[position] = device.value + position
+            return 0
+
+    monkeypatch.setattr(torch_device.ctypes, "CDLL", lambda name: Driver())
+    assert torch_device.driver_uuid(1) == "292a2b2c-2d2e-2f30-3132-333435363738"
+    assert torch_device.driver_uuid(2) is None
+    known = {"name": "x", "major": 7, "minor": 5, "total_memory": 1, "multi_processor_count": 1}
+    properties = type("Properties", (), known)
+    torch = type("Torch", (), {"cuda": type("Cuda", (), {"get_device_properties": staticmethod(lambda n: properties)})})
+    assert torch_device.device_info(torch, "cuda:1")["uuid"] == "GPU-292a2b2c-2d2e-2f30-3132-333435363738"
+
+    def absent(name: str) -> Any:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(torch_device.ctypes, "CDLL", absent)
+    assert torch_device.device_info(torch, "cuda:1")["uuid"] is None
+
+
+def test_torch_is_imported_with_the_interpreters_own_functions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Ansible replaces sys.intern in its modules by an object, which torch's compiler refuses
+    genuine = sys.intern
+    patch = type("Patch", (), {"unpatched_implementation": staticmethod(genuine), "__call__": lambda self, x: x})()
+    monkeypatch.setattr(sys, "intern", patch)
+    install(tmp_path, monkeypatch)("cpu")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    torch_runner._import_torch()
+    sys.modules.pop("torch")
+    assert sys.intern is genuine
 
 
 def test_a_turn_is_free_again_after_an_error(tmp_path: Path) -> None:
@@ -335,8 +412,7 @@ def _burn(device: str, value: float, power: float | None = 700.0) -> dict[str, A
 
 def test_the_slowest_gpu_of_a_burn_is_named() -> None:
     values = {"cuda:0": 700.0, "cuda:1": 690.0, "cuda:2": 600.0, "cuda:3": 710.0}
-    found = burn_summary([_burn(device, value) for device, value in values.items()])
-    assert found is not None
+    (found,) = burn_summaries([_burn(device, value) for device, value in values.items()])
     assert (found["device"], found["value"], found["details"]["slowest"]) == ("node", 600.0, "cuda:2")
     assert found["details"]["spread_over_gpus"] == pytest.approx(110 / 695)
     assert found["details"]["power_w"] == 2800.0
@@ -350,10 +426,18 @@ def test_the_slowest_gpu_of_a_burn_is_named() -> None:
 
 
 def test_power_of_a_node_is_known_only_when_that_of_every_gpu_is() -> None:
-    found = burn_summary([_burn("cuda:0", 1.0), _burn("cuda:1", 1.0, power=None)])
-    assert found is not None
+    (found,) = burn_summaries([_burn("cuda:0", 1.0), _burn("cuda:1", 1.0, power=None)])
     assert found["details"]["power_w"] is None
-    assert burn_summary([{"suite": "gemm"}]) is None
+    assert burn_summaries([{"suite": "gemm"}]) == []
+
+
+def test_two_kinds_of_gpu_in_a_node_are_not_each_others_measure() -> None:
+    kinds = [{**_burn(f"cuda:{n}", 700.0 - n), "device_name": "A100"} for n in range(2)]
+    kinds.append({**_burn("cuda:2", 40.0), "device_name": "T4", "dtype": "float16"})
+    found = {entry["device_name"]: entry["details"] for entry in burn_summaries(kinds)}
+    assert {name: details["slowest"] for name, details in found.items()} == {"A100": "cuda:1", "T4": "cuda:2"}
+    assert found["A100"]["spread_over_gpus"] < 0.01
+    assert found["T4"]["spread_over_gpus"] == 0
 
 
 def _sum(device: str, checksum: str, name: str = "correctness_int8") -> dict[str, Any]:

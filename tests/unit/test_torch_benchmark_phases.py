@@ -178,7 +178,7 @@ def test_what_a_dying_process_had_written_is_kept(
 ) -> None:
     plain = _plain("burn")
     monkeypatch.setitem(torch_suites.SUITES, "burn", lambda bench: (plain if bench.index else _half_a_line)(bench))
-    monkeypatch.setattr(benchmark, "burn_summary", lambda results: None)
+    monkeypatch.setattr(benchmark, "burn_summaries", lambda results: [])
     document = node("burn")
     assert sorted(entry["device"] for entry in _of(document, "burn")) == ["cuda:0", "cuda:1", "cuda:2"]
     assert [(error["device"], error["reason"]) for error in document["errors"]] == [("cuda:0", "crashed")]
@@ -203,6 +203,31 @@ def test_all_gpus_lost_leaves_entries_and_no_number(
     assert [error["device"] for error in document["errors"]] == ["cuda:0", "cuda:1", "cuda:2"]
     assert {entry["suite"] for entry in document["results"]} == {"import", "kernel"}
     assert [entry["reason"] for entry in document["not_applicable"]] == ["a pair needs two GPUs, and 0 can be measured"]
+
+
+def test_a_device_that_answers_nothing_any_more_ends_there_and_says_what_was_not_measured(
+    node: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(bench: Bench) -> Results:
+        if bench.index == 1:
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+        yield number(bench, "gemm")
+
+    def release(bench: Bench) -> None:
+        if bench.device == "cuda:1":
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+    monkeypatch.setitem(torch_suites.SUITES, "gemm", broken)
+    monkeypatch.setattr(Bench, "release", release)
+    monkeypatch.setitem(torch_suites.SUITES, "kernel", lambda bench: iter(()))
+    document = node("gemm", "memory", "llm_inference", "p2p")
+    first, last = document["errors"]
+    assert (first["device"], first["suite"]) == ("cuda:1", "gemm")
+    assert first["next_step"].startswith("Take the device out of service")
+    assert (last["device"], last["suite"]) == ("cuda:1", None)
+    assert "Not measured: memory, llm_inference." in last["detail"]
+    assert [entry["device"] for entry in _of(document, "memory")] == ["cuda:0", "cuda:2"]
+    assert _of(document, "p2p")[0]["details"]["peers"] == ["cuda:0", "cuda:2"]
 
 
 def test_one_gpu_has_no_pair_and_trains_once(

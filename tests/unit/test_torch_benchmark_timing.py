@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible.module_utils.rackwright import gpu_readings, torch_bench, torch_device, torch_runner
+from ansible.module_utils.rackwright import benchmark_errors, gpu_readings, torch_bench, torch_device
 from ansible.module_utils.rackwright.gpu_watch import Watch, busy_reason
 from ansible.module_utils.rackwright.nvml import Nvml
 from ansible.module_utils.rackwright.nvml_errors import NvmlFailure
@@ -19,7 +19,7 @@ from ansible.module_utils.rackwright.torch_bench import Bench, NotEnoughMemoryEr
 class FakeTorch:
     """Records allocations, event records, flushes and synchronisations; its events tell scripted times."""
 
-    int8 = "int8"
+    float32 = "float32"
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -39,7 +39,7 @@ class FakeTorch:
                 return next(fake.milliseconds)
 
         class Buffer:
-            def zero_(self) -> None:
+            def sum(self) -> None:
                 fake.log.append("flush")
 
         class Cuda:
@@ -53,8 +53,8 @@ class FakeTorch:
         self.buffer = Buffer()
         self.allocated = 0
 
-    def empty(self, size: int, dtype: Any, device: str) -> Any:
-        self.allocated = size
+    def zeros(self, size: int, dtype: Any, device: str) -> Any:
+        self.allocated = size * 4
         return self.buffer
 
 
@@ -260,12 +260,13 @@ def test_without_nvml_the_reason_is_kept(
         (MemoryError(), "out_of_memory"),
         (NotEnoughMemoryError("only 5 bytes are free"), "out_of_memory"),
         (WrongAnswerError("1 of 2 elements are wrong"), "wrong_answer"),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "error"),
         (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "no_kernel_image"),
         (RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might"), "error"),
     ],
 )
 def test_what_torch_raises_is_named(error: Exception, reason: str) -> None:
-    found = torch_runner.classify(error)
+    found = benchmark_errors.classify(error)
     assert found["reason"] == reason
     assert "\n" not in found["detail"]
 
