@@ -21,7 +21,7 @@ from .verdict_record import (
     check,
     dig,
 )
-from .verdict_results import AGAIN, NO_SLICE, gpu_subjects, is_sliced, judged, of, shown
+from .verdict_results import AGAIN, NO_SLICE, attempts, gpu_subjects, is_sliced, judged, of, shown
 
 _INSTALL = "Run the role pytorch again."
 #: The square acceptance shape; other sizes are reported beside it.
@@ -220,7 +220,7 @@ def throttle_checks(evidence: Evidence) -> list[Check]:
 def _throttle(evidence: Evidence, key: str, subject: str) -> Check:
     timed = [entry for entry in evidence.by_device.get(key, []) if entry.get("suite") != "kernel"]
     # heat is never measured away: what was active in a measurement that did not count is judged as well
-    every = [*timed, *(attempt for entry in timed for attempt in entry.get("attempts") or [])]
+    every = [*timed, *(attempt for entry in timed for attempt in attempts(entry))]
     records = [entry["throttle"] for entry in every if isinstance(entry.get("throttle"), Mapping)]
     if not records:
         reason = next((str(dig(entry, "missing.throttle")) for entry in timed), "nothing was measured")

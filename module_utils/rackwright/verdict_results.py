@@ -70,11 +70,16 @@ def spread_note(result: Mapping[str, Any]) -> str:
     return f"; rounds differ by {spread:.0%}, a sign of a power cap or heat" if spread > NOTABLE_SPREAD else ""
 
 
+def attempts(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return every measurement of a number that was repeated, none where it was measured once."""
+    value = result.get("attempts")
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
 def attempts_note(result: Mapping[str, Any]) -> str:
     """Return both numbers where one was measured twice, else nothing."""
-    attempts = result.get("attempts")
-    values = [entry.get("value") for entry in attempts] if isinstance(attempts, list) else []
-    if len(values) < 2:
+    values = [entry.get("value") for entry in attempts(result)]
+    if len(values) < 2 or not all(isinstance(value, (int, float)) for value in values):
         return ""
     return f"; measured twice ({' and '.join(f'{float(value):.4g}' for value in values)}), the better counts"
 

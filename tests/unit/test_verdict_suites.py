@@ -9,6 +9,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from unit.verdict_samples import RUN, cpu_benchmark, cuda_benchmark, evidence, gpu, result
 
 from ansible.module_utils.rackwright import verdict, verdict_gates
@@ -28,8 +30,8 @@ def node(suites: list[str], *results: dict[str, Any], count: int = 1, **document
     return given
 
 
-def judge(given: dict[str, Any], **options: Any) -> dict[str, Any]:
-    document = verdict.judge_node(read_evidence({"n": given}, RUN, {}, **options)["n"])
+def judge(given_node: dict[str, Any], **options: Any) -> dict[str, Any]:
+    document = verdict.judge_node(read_evidence({"n": given_node}, RUN, {}, **options)["n"])
     jsonschema.validate(document, SCHEMA)
     return document
 
@@ -319,3 +321,55 @@ def test_what_a_link_carries(generation: int, width: int, ceiling: float | None)
 @pytest.mark.parametrize(("generation", "width"), [(None, 16), (5, None), (5, 0), ("5", 16), (5, "16")])
 def test_a_link_that_is_not_known_has_no_ceiling(generation: Any, width: Any) -> None:
     assert verdict_gates.link_ceiling(generation, width) is None
+
+
+JUNK = st.recursive(
+    st.sampled_from([None, True, 0, -1, 2.5, "", "x", "uni", "cuda:0", "cuda:1", float("nan")]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["link", "peer", "generation", "width", "verdict", "state", "max_width"]), inner
+        )
+    ),
+    max_leaves=6,
+)
+FIELDS = (
+    "value",
+    "median",
+    "unit",
+    "name",
+    "dtype",
+    "shape",
+    "details",
+    "throttle",
+    "missing",
+    "attempts",
+    "spread",
+    "level",
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["pcie", "p2p", "correctness", "burn", "llm_inference", "gemm", "memory"]),
+            st.sampled_from(["cuda:0", "cuda:1", "node", "cpu"]),
+            st.dictionaries(st.sampled_from(FIELDS), JUNK),
+        ),
+        max_size=4,
+    ),
+    JUNK,
+    JUNK,
+)
+def test_no_shape_of_a_result_ends_in_a_traceback(found: list[Any], topology: Any, skipped: Any) -> None:
+    results = [{"suite": suite, "device": device, **fields} for suite, device, fields in found]
+    given_node = node(
+        ["pcie", "p2p", "correctness", "burn", "llm_inference"], *results, count=2, not_applicable=skipped
+    )
+    given_node["facts"]["ansible_facts"]["gpu"]["topology"] = topology
+    evidence_of = read_evidence({"n": given_node}, RUN, {})
+
+    documents, _relative = verdict.judge_fleet(evidence_of)
+
+    assert documents["n"]["verdict"] in ("pass", "warn", "unattainable", "fail")
