@@ -20,8 +20,21 @@ def busy_error(device: str, busy: str) -> dict[str, Any]:
 _CLASSES = (
     (
         "out_of_memory",
-        ("out of memory", "not enough memory", "can't allocate memory", "notenoughmemory", "memoryerror"),
+        # a library that finds no room for its workspace says ALLOC_FAILED (cuBLAS, cuDNN, NCCL)
+        (
+            "out of memory",
+            "not enough memory",
+            "can't allocate memory",
+            "notenoughmemory",
+            "memoryerror",
+            "alloc_failed",
+        ),
         "Free memory on the device, or use the level quick, whose shapes are smaller.",
+    ),
+    (
+        "busy",
+        ("busy or unavailable",),
+        "Stop what uses it, or look at its compute mode: an exclusive one lets one process in.",
     ),
     (
         "no_kernel_image",

@@ -258,6 +258,8 @@ def test_without_nvml_the_reason_is_kept(
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out_of_memory"),
+        (RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "busy"),
         (NotEnoughMemoryError("only 5 bytes are free"), "out_of_memory"),
         (WrongAnswerError("1 of 2 elements are wrong"), "wrong_answer"),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "error"),
