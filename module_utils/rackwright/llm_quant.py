@@ -70,6 +70,7 @@ def quantised_points(
 
 def load(bench: Bench) -> tuple[Any, str | None]:
     """Return torchao's module of quantisation, or None and why there is none."""
+    keep_caches_in(bench.scratch)  # importing torchao imports the compiler, which decides then where its caches are
     try:
         return importlib.import_module("torchao.quantization"), None
     except ModuleNotFoundError as error:
@@ -254,7 +255,6 @@ def _session(session: Session, torchao: Any, kind: Kind) -> Session:
     bench = session.bench
     started = time.perf_counter()
     model = build(session, torchao, kind)
-    keep_caches_in(bench.scratch)
     dtype = getattr(bench.torch, session.dtype)
     why = compile_linears(bench.torch, model, bench.device, dtype) if bench.on_gpu else "the device is a CPU"
     bench.synchronize()
