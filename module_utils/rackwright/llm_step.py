@@ -34,7 +34,8 @@ def checkpoint_blocks(torch: Any, blocks: Sequence[Any]) -> None:
 
 def _checkpointed(checkpoint: Any, forward: Any) -> Any:
     def forward_again(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        # nothing in a block is random, so there is no state of a generator to keep
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     return forward_again
 

@@ -73,8 +73,11 @@ def training_suite(bench: Bench) -> Iterator[dict[str, Any]]:
 
 
 def memory_bytes(bench: Bench) -> int:
-    """Return the device's whole memory, or what a CPU's node has free; a GPU without memory of its own shares that."""
-    return int(bench.info.get("total_memory_bytes") or bench.free_bytes())
+    """Return the device's whole memory; of memory that is shared with the system, on a CPU as well, what is free."""
+    total = bench.info.get("total_memory_bytes")
+    if total is None:
+        return bench.free_bytes()
+    return min(int(total), bench.free_bytes()) if bench.info.get("unified_memory") else int(total)
 
 
 def choose(bench: Bench, memory: int) -> Workload:

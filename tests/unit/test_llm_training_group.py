@@ -79,6 +79,24 @@ def test_cards_that_are_too_small_are_said_once(chosen: list[tuple[Any, list[Tec
     assert chosen == []
 
 
+@pytest.mark.parametrize(
+    ("info", "free_gib", "expected_gib"),
+    [
+        ({"total_memory_bytes": 80 * GIB}, 50, 80),
+        ({"total_memory_bytes": 120 * GIB, "unified_memory": True}, 90, 90),
+        ({"total_memory_bytes": 80 * GIB, "unified_memory": False}, 50, 80),
+        ({}, 7, 7),
+    ],
+)
+def test_memory_that_belongs_to_the_system_too_is_not_all_taken(
+    monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], free_gib: int, expected_gib: int
+) -> None:
+    bench = bench_of(0, None, 1)
+    bench.info = info
+    monkeypatch.setattr(bench, "free_bytes", lambda: free_gib * GIB)
+    assert torch_training.memory_bytes(bench) == expected_gib * GIB
+
+
 @pytest.mark.parametrize("error", [RuntimeError("NCCL error"), MemoryError("out of memory")])
 def test_a_process_that_fails_in_the_group_stops_at_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     asked = []
