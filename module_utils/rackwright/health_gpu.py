@@ -23,6 +23,11 @@ _SITUATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "driver_crashed": (REBOOT, ("collect_bug_report", "restart_node", "run_site")),
     "nvml_error": (REBOOT, ("collect_bug_report", "restart_node", "run_site")),
 }
+#: situations in which NVML counts nothing, so that only the bus can be counted
+_WITHOUT_DRIVER = (
+    *("no_driver", "driver_not_loaded", "version_mismatch", "nouveau_in_use"),
+    *("driver_hung", "driver_crashed", "nvml_error"),
+)
 _UNTOLD = {
     "no_permission": "this user may not open the GPUs: run the check with become: true",
     "container_without_devices": _CONTAINER,
@@ -96,12 +101,16 @@ def count(view: View) -> Check:
         return not_measured(
             name, who, str((view.gpu.get("missing") or {}).get("pci_count") or "the PCI bus was not read")
         )
-    expected = max(wanted, 0 if view.declared("gpu_count") is not None else on_bus or 0)
+    # GPUs of the bus that are given to another driver on purpose (vfio-pci) are not missed
+    missed = here + len(view.gpu.get("lost_pci_addresses") or [])
+    expected = wanted if view.declared("gpu_count") is not None else max(wanted, missed)
     contained = view.gpu.get("platform") in ("container", "wsl2") and not view.gpu.get("simulated")
     if contained and not wanted:
         return not_applicable(name, who, "a container or WSL2 shows the GPUs it was given")
+    gone = on_bus is not None and on_bus < expected
+    if word in _WITHOUT_DRIVER and not gone:
+        return not_measured(name, who, "no driver answers for the GPUs on the bus (gpu.situation)")
     if here < expected:
-        gone = on_bus is not None and on_bus < expected
         reason = f"{here} GPU(s) can be used, {expected} must be there; the PCI bus shows {on_bus}"
         actions = ("drain", "power_cycle", "reseat", "check_slot", "replace") if gone else None
         severity = ISOLATE if gone else REBOOT

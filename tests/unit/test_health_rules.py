@@ -698,6 +698,21 @@ def test_a_gpu_that_is_gone_from_the_bus_is_isolated() -> None:
     assert found["actions"][0]["action"] == "drain"
 
 
+@pytest.mark.parametrize(
+    ("on_bus", "state", "severity"), [(2, NOT_MEASURED, None), (1, FINDING, "isolate")], ids=["all there", "one gone"]
+)
+def test_without_a_driver_only_the_bus_is_counted(on_bus: int, state: str, severity: str | None) -> None:
+    patch = {"node.situation": "driver_hung", "node.count": 0, "node.pci_count": on_bus, "expected.gpu_count": 2}
+    [found] = [one for one in health.examine(samples.view(patch)) if one["id"] == "gpu.count"]
+
+    assert (found["state"], found["severity"]) == (state, severity)
+
+
+def test_gpus_that_belong_to_virtual_machines_are_not_missed() -> None:
+    checks = health.examine(samples.view({"node.pci_count": 4}))
+    assert [one["state"] for one in checks if one["id"] == "gpu.count"] == [OK]
+
+
 def test_more_gpus_than_declared_are_told_and_harmless() -> None:
     [found] = [
         one for one in findings(health.examine(samples.view({"expected.gpu_count": 1}))) if one["id"] == "gpu.count"
