@@ -237,8 +237,8 @@ def test_the_same_seed_gives_the_same_checksum_and_another_one_does_not() -> Non
     sums = []
     for seed in (1, 1, 2):
         a, b = torch_correctness.integers(TORCH, "float32", 256, seed)
-        differences, checksum = torch_correctness.compare(TORCH, a, b, (a.float() @ b.float()), seed)
-        assert differences == []
+        wrong, where, checksum = torch_correctness.compare(TORCH, a, b, (a.float() @ b.float()), seed)
+        assert (wrong, where) == (0, None)
         sums.append(checksum)
     assert sums[0] == sums[1] != sums[2]
 
@@ -249,9 +249,9 @@ def test_comparison_by_vectors_finds_any_one_wrong_element() -> None:
     for row, column in ((0, 0), (255, 255), (100, 3)):
         wrong = right.to(TORCH.int32).clone()
         wrong[row, column] += 1
-        differences, _ = torch_correctness.compare(TORCH, a, b, wrong, 9)
-        assert differences == [f"the product is not the exact answer in rows {row}, columns {column}"]
-    assert torch_correctness.compare(TORCH, a, b, right.to(TORCH.int32), 9)[0] == []
+        count, where, _ = torch_correctness.compare(TORCH, a, b, wrong, 9)
+        assert (count, where) == (1, f"the product is not the exact answer in rows {row}, columns {column}")
+    assert torch_correctness.compare(TORCH, a, b, right.to(TORCH.int32), 9)[:2] == (0, None)
     infinite = right.float()
     infinite[4, 4] = float("nan")
     assert torch_correctness.compare(TORCH, a, b, infinite, 9)[0]
