@@ -20,6 +20,7 @@ _SAID_BY_HEALTH = {
     "gpu.row_remap": ("remap.failure", "remap.pending"),
     "gpu.recovery": ("gpu.recovery_action",),
 }
+_FINE = ("ready", "wsl2", "no_gpu")
 _STATES = {"not_applicable": NOT_APPLICABLE, "not_measured": NOT_MEASURED}
 
 
@@ -43,7 +44,8 @@ def health_checks(evidence: Evidence) -> list[Check]:
         else:
             reason = "" if entry.get("state") == "ok" else str(entry.get("reason") or "no reason given")
             grouped.setdefault((_id(entry), str(entry.get("state")), reason), []).append(entry)
-    return checks + [_rest(*key, found) for key, found in grouped.items()]
+    answers = evidence.situation in _FINE
+    return checks + [_rest(*key, found, answers) for key, found in grouped.items()]
 
 
 def _entries(document: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
@@ -118,11 +120,16 @@ def _action(action: Any) -> str:
     return str(action).replace("_", " ")
 
 
-def _rest(check_id: str, state: str, reason: str, found: list[Mapping[str, Any]]) -> Check:
+def _rest(check_id: str, state: str, reason: str, found: list[Mapping[str, Any]], answers: bool) -> Check:
     subjects = [str(entry.get("subject") or "node") for entry in found]
     subject = ", ".join(dict.fromkeys(subjects))
     if state == "ok":
         observed = found[0].get("observed") if len(found) == 1 else None
         return check(check_id, PASS, subject, observed=observed, expected=found[0].get("expected"))
     status = _STATES.get(state, NOT_MEASURED)
+    if status == NOT_MEASURED and not answers:
+        # gpu.situation fails with the cause: what is unknown because of it is said once, not once per rule
+        return check(
+            check_id, NOT_APPLICABLE, subject, reason=f"cannot be told while the driver does not answer: {reason}"
+        )
     return check(check_id, status, subject, reason=reason if state in _STATES else f"state {state} is not known")

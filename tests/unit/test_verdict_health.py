@@ -79,6 +79,17 @@ def test_what_could_not_be_read_is_no_pass(state: str, status: str, overall: str
     assert document["verdict"] == overall
 
 
+def test_what_is_unknown_because_no_gpu_answers_is_said_once() -> None:
+    unread = [finding(f"ecc.rule{n}", "gpu0", None, state="not_measured", reason="no driver") for n in range(40)]
+    facts = gpu(2, situation="driver_not_loaded", cause="The module is not loaded.", next_step="Load it.")
+    given = evidence(facts, cuda_benchmark(2), health={"gpu_health": health(*unread)})
+    document = verdict.judge_node(read_evidence({"n": given}, RUN, {})["n"])
+
+    assert document["verdict"] == "fail"
+    assert not [reason for reason in document["reasons"] if "health." in reason]
+    assert statuses(document)["health.ecc_rule0 gpu0"] == "not_applicable"
+
+
 @pytest.mark.parametrize("rule", ["coherence", "coherence.module", "gpu.situation", "gpu.count"])
 def test_what_verdicts_judge_themselves_is_not_told_twice(rule: str) -> None:
     document = judge(finding(rule, "node", "reboot"))
