@@ -55,16 +55,17 @@ def _entries(document: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
 
 def once(evidence: Evidence, checks: Sequence[Check]) -> list[Check]:
     """Return the checks without those on facts that gpu_health made as well on the same subject."""
-    told = {(entry.get("id"), entry.get("subject")) for entry in _entries(evidence.health_document) if _told(entry)}
+    told = {
+        (entry.get("id"), subject)
+        for entry in _entries(evidence.health_document)
+        if entry.get("state") in ("ok", "finding")
+        for subject in str(entry.get("subject")).split(", ")  # alike checks of several GPUs are one
+    }
     return [
         entry
         for entry in checks
         if not any((rule, entry["subject"]) in told for rule in _SAID_BY_HEALTH.get(entry["id"], ()))
     ]
-
-
-def _told(entry: Mapping[str, Any]) -> bool:
-    return entry.get("state") in ("ok", "finding")
 
 
 def asks_for(evidence: Evidence) -> str | None:

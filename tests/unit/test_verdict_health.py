@@ -145,6 +145,13 @@ def test_a_node_that_was_lost_while_its_health_was_read_is_unreachable() -> None
     assert "unreachable: timed out" in document["reasons"][0]
 
 
+def test_alike_checks_of_several_gpus_speak_for_all_of_them() -> None:
+    document = judge(finding("ecc.mode", "gpu0, gpu1", None))
+
+    assert not statuses(document, "gpu.ecc_mode")
+    assert statuses(document)["health.ecc_mode gpu0, gpu1"] == "pass"
+
+
 def test_without_health_there_is_no_check_of_it() -> None:
     assert statuses(judge(registered={})) == {}
 
