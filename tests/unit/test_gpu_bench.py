@@ -58,7 +58,7 @@ def test_equal_names_stand_side_by_side() -> None:
         result("b", 10.0, "peer_gemm", note="a note"),
         result("c", 1.0, "peer_x"),
     ]
-    first, second = compare.side_by_side(ours, theirs, {"a": 1000.0, "b": None})
+    first, second, alone = compare.side_by_side(ours, theirs, {"a": 1000.0, "b": None, "alone": 2.0})
     assert first == {
         "what": "a",
         "unit": "TFLOP/s",
@@ -71,15 +71,22 @@ def test_equal_names_stand_side_by_side() -> None:
         "note": "",
     }
     assert (second["ratio"], second["of peak"], second["note"]) == ("0.900", "-", "a note")
+    assert (alone["ours"], alone["theirs"], alone["ratio"], alone["of peak"], alone["note"]) == (
+        "1",
+        "-",
+        "-",
+        "50.0 %",
+        "",
+    )
     (far,) = compare.side_by_side([result("b", 8.9)], theirs, {})
     assert far["note"] == "more than 10 % apart; a note"
     assert compare.notes([first, second]) == ["b: a note"]
 
 
-def test_nothing_to_compare_gives_no_row() -> None:
-    assert compare.side_by_side([result("a", 1.0)], [], {}) == []
+def test_a_rival_that_measured_zero_is_no_divisor() -> None:
+    assert compare.side_by_side([], [], {}) == []
     (row,) = compare.side_by_side([result("a", 1.0)], [result("a", 0.0, "peer")], {})
-    assert row["ratio"] == "-"
+    assert (row["theirs"], row["ratio"]) == ("0", "-")
 
 
 def test_runs_are_held_against_each_other() -> None:

@@ -47,25 +47,21 @@ def collect(results: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[
 def side_by_side(
     ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], peaks: Mapping[str, float | None]
 ) -> list[dict[str, str]]:
-    """Return one row per name that both have.
+    """Return one row per name of ours, with dashes where nobody else measured the same.
 
     Args:
         ours, theirs: results of several rounds; equal names are the same work.
         peaks: by name, what the catalogue says the card can do in the same unit; absent or None where it says nothing.
     """
     rivals = {name: found for (_, name), found in collect(theirs).items()}
-    rows = []
-    for (_, name), found in collect(ours).items():
-        if name in rivals:
-            rows.append(_pair(name, found, rivals[name], peaks.get(name)))
-    return rows
+    return [_pair(name, found, rivals.get(name, ()), peaks.get(name)) for (_, name), found in collect(ours).items()]
 
 
 def _pair(
     name: str, ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], peak: float | None
 ) -> dict[str, str]:
     mine, other = [float(one["value"]) for one in ours], [float(one["value"]) for one in theirs]
-    ratio = median(mine) / median(other) if median(other) else None
+    ratio = median(mine) / median(other) if any(other) else None
     notes = [str(one["note"]) for one in theirs[-1:] if one.get("note")]
     if ratio is not None and abs(ratio - 1) > NOTABLE:
         notes.insert(0, f"more than {percent(NOTABLE, 0)} apart")
@@ -74,7 +70,7 @@ def _pair(
         "unit": str(ours[0]["unit"]),
         "ours": number(median(mine)),
         "spread": percent(spread(mine)),
-        "theirs": number(median(other)),
+        "theirs": number(median(other)) if other else "-",
         "their spread": percent(spread(other)),
         "ratio": "-" if ratio is None else f"{ratio:.3f}",
         "of peak": percent(median(mine) / peak if peak else None),

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts = {part: _measure(part, device, options) for part in options.part or PARTS}
     except RackwrightError as error:
         print(error, file=sys.stderr)
-        if error.action == "import torch":
+        if isinstance(error, MissingError) and error.action == "import torch":
             print("make bench-gpu TORCH_PYTHON=PATH names the interpreter that has torch.", file=sys.stderr)
         return 2
     if options.json:
@@ -212,8 +212,8 @@ def _show(title: str, columns: Sequence[str], rows: Sequence[Mapping[str, str]],
     print(f"\n{title} ({device})")
     if device == "cpu":
         print(_CPU_WARNING)
-    print("\n".join(text_table.table(columns, rows, shrinkable=("what",), least={"what": 24})))
-    print("\n".join(f"  {line}" for line in compare.notes(rows)))
+    lines = text_table.table(columns, rows, shrinkable=("what",), least={"what": 24}) if rows else ["nothing"]
+    print("\n".join([*lines, *(f"  {line}" for line in compare.notes(rows))]))
 
 
 def _show_rest(documents: Sequence[Document]) -> None:
