@@ -16,7 +16,7 @@ from support.simulated_node import ROOT, SimulatedNode
 
 @pytest.fixture
 def node(tmp_path: Path) -> SimulatedNode:
-    simulated = SimulatedNode(tmp_path, "rtx4090x2").set("gpu.persistence", 1)
+    simulated = SimulatedNode(tmp_path, "rtx4090x2")
     return simulated.write("proc/uptime", "86400.00 0.00\n").write("dev/kmsg", "")
 
 

@@ -118,7 +118,7 @@ def test_each_damage_is_found_by_its_check_and_by_no_other(node: MakeNode, first
 
 
 def test_a_gpu_that_was_mended_has_no_finding(node: MakeNode) -> None:
-    simulated = node("rtx4090x2").set("gpu.persistence", 1)
+    simulated = node("rtx4090x2")
     healthy = simulated.conf.read_text(encoding="utf-8")
     assert found(simulated.set("gpu.1.recovery_action", 2).health()) == [("gpu.recovery_action", "gpu1", "reboot")]
     simulated.conf.write_text(healthy, encoding="utf-8")
@@ -126,7 +126,7 @@ def test_a_gpu_that_was_mended_has_no_finding(node: MakeNode) -> None:
 
 
 def test_another_vbios_is_found_on_the_node(node: MakeNode) -> None:
-    simulated = node("rtx4090x2").set("gpu.persistence", 1).set("gpu.1.vbios", "95.02.18.80.99")
+    simulated = node("rtx4090x2").set("gpu.1.vbios", "95.02.18.80.99")
     assert found(simulated.health()) == [("vbios.uniform", "node", "monitor")]
 
 
