@@ -135,13 +135,15 @@ class Step:
             self._model.set_requires_gradient_sync(last)
 
 
+#: What torch and the libraries below it say when memory is used up; theirs is allocated beside torch's allocator.
+_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "status_alloc_failed")
+
+
 def is_out_of_memory(torch: Any, error: BaseException) -> bool:
     """Whether the device, or a CPU's allocator, said that there is not enough memory."""
-    kind = getattr(torch.cuda, "OutOfMemoryError", ())
-    if isinstance(error, (MemoryError, kind)):
+    if isinstance(error, (MemoryError, getattr(torch.cuda, "OutOfMemoryError", ()))):
         return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
 
 
 def _module(torch: Any, name: str) -> Any:

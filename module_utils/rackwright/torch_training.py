@@ -49,7 +49,7 @@ class Workload:
 
 
 @dataclass
-class _Reference:
+class Reference:
     """The plain step that the others are held against: its result's name, tokens/s and peak memory."""
 
     name: str | None = None
@@ -105,41 +105,63 @@ def choose(bench: Bench, memory: int) -> Workload:
 
 
 def compare(
-    bench: Bench, workload: Workload, chosen: list[Technique], deadline: float | None = None
+    bench: Bench,
+    workload: Workload,
+    chosen: list[Technique],
+    deadline: float | None = None,
+    reference: Reference | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield one result per technique, each held against the first; what this torch cannot do is not applicable.
+    """Yield one result per technique, each held against the reference, which is the first where none is given.
 
-    A technique that fails for another reason than memory does not keep the others from being measured: it is raised
-    after them. None is begun after ``deadline`` (of ``time.monotonic``).
+    What this torch cannot do is not applicable. A technique that fails for another reason than memory does not keep the
+    others from being measured: it is raised after them. None is begun after ``deadline`` (of ``time.monotonic``).
     """
     bench.flush = None  # a step moves far more than a cache holds, and the buffer's memory is needed
-    reference = _Reference()
-    failure: str | None = None
+    failures: list[str] = []
     for technique in chosen:
         if deadline is not None and time.monotonic() > deadline:
             late = f"the time that the level {bench.level_name} gives to training is used up"
             yield bench.not_applicable(SUITE, late, technique=technique.name)
             continue
-        try:
-            result = measure_technique(bench, workload, technique, reference)
-        except llm_step.UnsupportedError as error:
-            yield bench.not_applicable(SUITE, str(error), technique=technique.name)
+        entry = _attempt(bench, workload, technique, reference or Reference(), failures)
+        if bench.on_gpu:
+            gc.collect()  # an error's frames, and blocks that refer to themselves, hold what the next one needs
+        bench.release()
+        if entry is None:
             continue
-        except Exception as error:
-            if technique.ranks > 1:
-                raise  # the others wait for this process: going on would hide from them, and from the reader, why
-            # as text: the error itself would keep the failed technique's tensors alive
-            failure = failure or f"{technique.name}: {type(error).__name__}: {error}"
-            continue
-        finally:
-            if bench.on_gpu:
-                gc.collect()  # an error's frames, and blocks that refer to themselves, hold what the next one needs
-            bench.release()
-        if technique is chosen[0]:
-            reference = _Reference(result["name"], result["value"] or None, result["details"]["peak_memory_bytes"])
-        yield result
-    if failure is not None:
-        raise RuntimeError(failure)
+        if reference is None and technique is chosen[0]:
+            reference = reference_of(entry)
+        yield entry
+    if failures:
+        raise RuntimeError(failures[0])
+
+
+def reference_of(entry: dict[str, Any]) -> Reference:
+    """Return what others are held against, from a result; nothing where there is none."""
+    if "details" not in entry:
+        return Reference()
+    return Reference(entry["name"], entry["value"] or None, entry["details"]["peak_memory_bytes"])
+
+
+def _attempt(
+    bench: Bench, workload: Workload, technique: Technique, reference: Reference, failures: list[str]
+) -> dict[str, Any] | None:
+    """Return a result or what is not applicable; None where it failed, and then a line of ``failures``.
+
+    Raises:
+        Exception: what went wrong in a technique of several processes. The others wait for this one, so it must not go
+            on, nor release memory, which would wait for kernels that wait for the others.
+    """
+    try:
+        return measure_technique(bench, workload, technique, reference)
+    except llm_step.UnsupportedError as error:
+        return bench.not_applicable(SUITE, str(error), technique=technique.name)
+    except Exception as error:
+        if technique.ranks > 1:
+            raise
+        # as text: the error itself would keep the failed technique's tensors alive
+        failures.append(f"{technique.name}: {type(error).__name__}: {error}")
+        return None
 
 
 def measure_technique(bench: Bench, workload: Workload, technique: Technique, reference: Any) -> dict[str, Any]:
@@ -175,10 +197,11 @@ def _run(bench: Bench, workload: Workload, technique: Technique) -> _Run:
         bench.release()
         bench.torch.cuda.reset_peak_memory_stats(bench.device)
     first = step.run()  # pays for library loading, algorithm choice and the optimizer's state
-    step_s = workload.agree(_repeat(bench, step, 1))
+    agree = workload.agree if technique.ranks > 1 else float
+    step_s = agree(_repeat(bench, step, 1))
     warmup_steps = llm_training_plan.warmup_steps(level, step_s)
     if warmup_steps:
-        step_s = workload.agree(_repeat(bench, step, warmup_steps))
+        step_s = agree(_repeat(bench, step, warmup_steps))
     count = llm_training_plan.step_count(level, step_s)
     with bench.watch.during() as record:
         seconds, last = _timed(bench, step, count)
@@ -290,7 +313,7 @@ def _out_of_memory(
     return result
 
 
-def _details(workload: Workload, technique: Technique, reference: _Reference) -> dict[str, Any]:
+def _details(workload: Workload, technique: Technique, reference: Reference) -> dict[str, Any]:
     total, _embedding = llm_training_plan.parameters(workload.shape, workload.size.layers)
     return {
         "workload": workload.name,
@@ -328,18 +351,30 @@ def _in_group(bench: Bench) -> Iterator[dict[str, Any]]:
     first = training_group.rank_of(bench) == 0
     try:
         with training_group.joined(bench) as group:
-            major, minor = _capability(bench)
-            least = int(group.least(10 * major + minor))
-            dtype = llm_training_plan.plain_dtype(bench.on_gpu, (least // 10, least % 10))
-            workload = choose(bench, int(group.least(memory_bytes(bench))))
-            chosen = llm_training_plan.sharded_techniques(dtype, training_group.size_of(bench))
-            for result in compare(bench, replace(workload, agree=group.most), chosen):
-                # the plain step is known from each device's own run; here it only is what the others are held against
-                if first and result.get("device") != bench.device:
-                    yield result
+            for entry in _together(bench, group):
+                if first:
+                    yield entry
     except llm_step.UnsupportedError as error:
         if first:
             yield {"not_applicable": {"suite": SUITE, "device": "node", "reason": str(error)}}
+
+
+def _together(bench: Bench, group: training_group.Group) -> Iterator[dict[str, Any]]:
+    major, minor = _capability(bench)
+    least = int(group.least(10 * major + minor))
+    dtype = llm_training_plan.plain_dtype(bench.on_gpu, (least // 10, least % 10))
+    workload = replace(choose(bench, int(group.least(memory_bytes(bench)))), agree=group.most)
+    plain, *sharded = llm_training_plan.sharded_techniques(dtype, training_group.size_of(bench))
+    failures: list[str] = []
+    # the plain step is known from each device's own run; here it only is what the others are held against
+    alone = _attempt(bench, workload, plain, Reference(), failures) or {}
+    bench.release()
+    measured = (alone.get("details") or {}).get("state") == "measured"
+    if group.least(1.0 if measured else 0.0) < 1.0:
+        if failures:
+            raise RuntimeError(failures[0])
+        raise llm_step.UnsupportedError("the step of one GPU alone did not run on every GPU of the node")
+    yield from compare(bench, workload, sharded, reference=reference_of(alone))
 
 
 def _capability(bench: Bench) -> tuple[int, int]:

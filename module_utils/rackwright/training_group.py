@@ -71,7 +71,6 @@ def joined(bench: Bench) -> Iterator[Group]:
         world_size=size_of(bench),
         timeout=TIMEOUT,
     )
-    try:
-        yield Group(bench, distributed)
-    finally:
-        distributed.destroy_process_group()
+    yield Group(bench, distributed)
+    # only after a good end: leaving waits for the others, and one that failed must write down why before it waits
+    distributed.destroy_process_group()

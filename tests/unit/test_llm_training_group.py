@@ -17,10 +17,14 @@ from ansible.module_utils.rackwright.llm_training_plan import GIB, Technique
 from ansible.module_utils.rackwright.torch_bench import Bench
 
 
+def cuda() -> Any:
+    return SimpleNamespace(cuda=SimpleNamespace(empty_cache=lambda: None))
+
+
 def bench_of(rank: int, capability: list[int] | None, memory_gib: int, torch: Any = None, **options: Any) -> Bench:
     info = {"name": "card", "compute_capability": capability, "total_memory_bytes": memory_gib * GIB}
     given = {"rank": rank, "world_size": 2, "store_path": "/nowhere", **options}
-    return Bench(torch or SimpleNamespace(), "cuda:0", "standard", 1, info, Watch(None, "none"), options=given)
+    return Bench(torch or cuda(), "cuda:0", "standard", 1, info, Watch(None, "none"), options=given)
 
 
 class FakeGroup:
@@ -30,7 +34,7 @@ class FakeGroup:
         self._other = other
 
     def least(self, value: float) -> float:
-        return min(value, self._other["capability" if value < 1000 else "memory"])
+        return min(value, self._other["fine" if value <= 1 else "capability" if value < 1000 else "memory"])
 
     def most(self, value: float) -> float:
         return max(value, self._other["seconds"])
@@ -41,16 +45,21 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, list[Technique]]]
     """What would be compared; every technique gives a result of its name."""
     seen: list[tuple[Any, list[Technique]]] = []
 
-    def compare(bench: Bench, workload: Any, techniques: list[Technique]) -> Iterator[dict[str, Any]]:
+    def compare(bench: Bench, workload: Any, techniques: list[Technique], reference: Any) -> Iterator[dict[str, Any]]:
         seen.append((workload, techniques))
         for one in techniques:
-            yield {"name": one.name, "device": "node" if one.ranks > 1 else bench.device}
+            yield {"name": one.name, "device": "node", "compared_with": reference.name}
+
+    def alone(bench: Bench, workload: Any, technique: Technique, reference: Any) -> dict[str, Any]:
+        details = {"state": "measured", "peak_memory_bytes": 5}
+        return {"name": technique.name, "value": 1.0, "details": details}
 
     @contextmanager
     def joined(bench: Bench) -> Iterator[FakeGroup]:
-        yield FakeGroup({"capability": 75, "memory": 16 * GIB, "seconds": 3.0})
+        yield FakeGroup({"fine": 1.0, "capability": 75, "memory": 16 * GIB, "seconds": 3.0})
 
     monkeypatch.setattr(torch_training, "compare", compare)
+    monkeypatch.setattr(torch_training, "measure_technique", alone)
     monkeypatch.setattr(torch_training.training_group, "joined", joined)
     return seen
 
@@ -62,6 +71,7 @@ def test_a_mixed_node_trains_as_its_least_able_card(chosen: list[tuple[Any, list
     assert workload.size == llm_training_plan.fit(workload.shape, llm_training_plan.CUDA_LEVELS["standard"], 16 * GIB)
     assert workload.agree(0.5) == 3.0
     assert [result["name"] for result in results] == ["fp16_fsdp2", "fp16_fsdp2_checkpointing"]
+    assert {result["compared_with"] for result in results} == {"fp16"}
 
 
 def test_only_the_first_process_has_results(chosen: list[tuple[Any, list[Technique]]]) -> None:
@@ -99,18 +109,94 @@ def test_memory_that_belongs_to_the_system_too_is_not_all_taken(
 
 @pytest.mark.parametrize("error", [RuntimeError("NCCL error"), MemoryError("out of memory")])
 def test_a_process_that_fails_in_the_group_stops_at_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    asked = []
+    asked, released = [], []
 
     def run(bench: Bench, workload: Any, technique: Technique) -> Any:
         asked.append(technique.name)
         raise error
 
     monkeypatch.setattr(torch_training, "_run", run)
-    torch = SimpleNamespace(cuda=SimpleNamespace(empty_cache=lambda: None))
+    bench = bench_of(0, [9, 0], 80)
+    monkeypatch.setattr(bench, "release", lambda: released.append(True))
     techniques = [Technique("sharded", "bfloat16", ranks=2), Technique("next", "bfloat16", ranks=2)]
     with pytest.raises(type(error), match=str(error)):
-        list(torch_training.compare(bench_of(0, [9, 0], 80, torch), SimpleNamespace(), techniques))
-    assert asked == ["sharded"]
+        list(torch_training.compare(bench, SimpleNamespace(), techniques))
+    assert (asked, released) == (["sharded"], []), "releasing waits for kernels that wait for the other processes"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "outcome"),
+    [
+        (None, 1.0, "compared"),
+        (None, 0.0, "the step of one GPU alone did not run on every GPU of the node"),
+        (MemoryError("out of memory"), 1.0, "the step of one GPU alone did not run on every GPU of the node"),
+        (ValueError("broken"), 1.0, "fp16: ValueError: broken"),
+    ],
+)
+def test_all_go_on_or_none(
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: list[tuple[Any, list[Technique]]],
+    mine: Exception | None,
+    theirs: float,
+    outcome: str,
+) -> None:
+    def alone(bench: Bench, workload: Any, technique: Technique, reference: Any) -> dict[str, Any]:
+        if isinstance(mine, ValueError):
+            raise mine
+        state = "out_of_memory" if mine else "measured"
+        return {"name": technique.name, "value": 1.0, "details": {"state": state, "peak_memory_bytes": 5}}
+
+    @contextmanager
+    def joined(bench: Bench) -> Iterator[FakeGroup]:
+        yield FakeGroup({"fine": theirs, "capability": 75, "memory": 16 * GIB, "seconds": 3.0})
+
+    monkeypatch.setattr(torch_training, "measure_technique", alone)
+    monkeypatch.setattr(torch_training.training_group, "joined", joined)
+    suite = torch_training.training_suite(bench_of(0, [8, 0], 80))
+    if isinstance(mine, ValueError):
+        with pytest.raises(RuntimeError, match=outcome):
+            list(suite)
+    elif outcome == "compared":
+        assert len(list(suite)) == 2
+    else:
+        assert [entry["not_applicable"]["reason"] for entry in suite] == [outcome]
+    assert len(chosen) == (1 if outcome == "compared" else 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_which_errors_are_a_lack_of_memory(error: Exception, expected: bool) -> None:
+    assert llm_step.is_out_of_memory(cuda(), error) is expected
+
+
+def left(monkeypatch: pytest.MonkeyPatch, fail: bool) -> list[str]:
+    """Join a made-up group, perhaps fail in it, and return what was done to it."""
+    done: list[str] = []
+    torch = fake_torch(monkeypatch, True, True, True)
+    distributed = vars(sys.modules["faketorch.distributed"])
+    distributed["init_process_group"] = lambda *_, **__: done.append("joined")
+    distributed["destroy_process_group"] = lambda: done.append("left")
+    try:
+        with training_group.joined(bench_of(0, [9, 0], 80, torch)):
+            if fail:
+                raise RuntimeError("cause")
+    except RuntimeError:
+        done.append("cause known")
+    return done
+
+
+def test_a_failed_process_does_not_wait_in_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert left(monkeypatch, fail=False) == ["joined", "left"]
+    assert left(monkeypatch, fail=True) == ["joined", "cause known"]
 
 
 def fake_torch(monkeypatch: pytest.MonkeyPatch, available: bool, nccl: bool, fsdp2: bool) -> Any:
