@@ -10,51 +10,20 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from . import llm_model, llm_step, llm_training_plan, llm_workloads, measure, training_group
-from .llm_training_plan import GIB, Size, Technique
-from .torch_bench import Bench, WrongAnswerError, single
+from . import llm_model, llm_step, llm_training_plan, llm_workloads, training_group
+from .llm_training_plan import GIB, Technique
+from .torch_bench import Bench, WrongAnswerError
+from .training_result import SUITE, Reference, Run, Workload, finished, out_of_memory, reference_of
 
-SUITE = "llm_training"
 #: The workload whose smallest member fits the smallest cards: a vocabulary of 32,000 needs an eighth of the memory that
 #: one of 152,000 or 128,000 does.
 DEFAULT_WORKLOAD = "llama2-7b-mha"
 #: A card much slower than its level was made for takes as many times the planned seconds before the rest is left out.
 PATIENCE = 2
-
-#: ``build(bench, layers)`` returns the model in fp32 on the bench's device and its blocks.
-Build = Callable[[Bench, int], "tuple[Any, list[Any]]"]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A named model shape, how to build it with fewer layers, and the size that was chosen for the device.
-
-    ``agree`` makes of this process's seconds those that all processes of the group count with.
-    """
-
-    name: str
-    shape: Any
-    build: Build
-    size: Size
-    agree: Callable[[float], float] = float
-
-    @property
-    def label(self) -> str:
-        """Name of what is trained, with the number of layers where it is not the whole model."""
-        return llm_training_plan.workload_name(self.name, self.shape.layers, self.size.layers)
-
-
-@dataclass
-class Reference:
-    """The plain step that the others are held against: its result's name, tokens/s and peak memory."""
-
-    name: str | None = None
-    tokens_per_s: float | None = None
-    peak_bytes: int | None = None
 
 
 def training_suite(bench: Bench) -> Iterator[dict[str, Any]]:
@@ -136,13 +105,6 @@ def compare(
         raise RuntimeError(failures[0])
 
 
-def reference_of(entry: dict[str, Any]) -> Reference:
-    """Return what others are held against, from a result; nothing where there is none."""
-    if "details" not in entry:
-        return Reference()
-    return Reference(entry["name"], entry["value"] or None, entry["details"]["peak_memory_bytes"])
-
-
 def _attempt(
     bench: Bench, workload: Workload, technique: Technique, reference: Reference, failures: list[str]
 ) -> dict[str, Any] | None:
@@ -167,28 +129,15 @@ def _attempt(
 def measure_technique(bench: Bench, workload: Workload, technique: Technique, reference: Any) -> dict[str, Any]:
     """Return the result of one technique; one that does not fit is a result too, of zero tokens per second."""
     try:
-        return _finished(bench, workload, technique, reference, _run(bench, workload, technique))
+        return finished(bench, workload, technique, reference, _run(bench, workload, technique))
     except Exception as error:
         if technique.ranks > 1 or not llm_step.is_out_of_memory(bench.torch, error):
             raise
         reason = " ".join(str(error).split())[:300]
-    return _out_of_memory(bench, workload, technique, reference, reason)
+    return out_of_memory(bench, workload, technique, reference, reason)
 
 
-@dataclass
-class _Run:
-    """What was measured of one technique."""
-
-    seconds: list[float]
-    losses: tuple[float, float]
-    peak_bytes: int | None
-    reserved_bytes: int | None
-    watched: dict[str, Any]
-    skipped: int
-    warmup_steps: int
-
-
-def _run(bench: Bench, workload: Workload, technique: Technique) -> _Run:
+def _run(bench: Bench, workload: Workload, technique: Technique) -> Run:
     level = llm_training_plan.level_for(bench.device, bench.level_name)
     step = _step(bench, workload, technique)
     if bench.on_gpu:
@@ -209,7 +158,7 @@ def _run(bench: Bench, workload: Workload, technique: Technique) -> _Run:
     if not all(math.isfinite(loss) for loss in losses):
         raise WrongAnswerError(f"the loss is not finite: {losses[0]} at the first step, {losses[1]} at the last")
     peak, reserved = _peaks(bench)
-    return _Run(seconds, losses, peak, reserved, record.result(), step.skipped_steps(), warmup_steps + 2)
+    return Run(seconds, losses, peak, reserved, record.result(), step.skipped_steps(), warmup_steps + 2)
 
 
 def _step(bench: Bench, workload: Workload, technique: Technique) -> llm_step.Step:
@@ -263,84 +212,6 @@ def _peaks(bench: Bench) -> tuple[int | None, int | None]:
         return None, None
     cuda = bench.torch.cuda
     return int(cuda.max_memory_allocated(bench.device)), int(cuda.max_memory_reserved(bench.device))
-
-
-def _finished(bench: Bench, workload: Workload, technique: Technique, reference: Any, run: _Run) -> dict[str, Any]:
-    size, ranks = workload.size, technique.ranks
-    numbers = measure.summarize(measure.rates(run.seconds, size.tokens * ranks, 1.0))
-    key = llm_training_plan.SHORT[technique.dtype]
-    peak_tflops = ((bench.peak or {}).get("tflops") or {}).get(key)
-    flop = llm_training_plan.flops_per_token(workload.shape, size.layers, size.sequence)
-    missing = dict(run.watched.get("missing") or {})
-    if run.peak_bytes is None:
-        missing["details.peak_memory_bytes"] = "the allocator of a CPU keeps no peak"
-    if not peak_tflops:
-        missing["details.mfu"] = bench.peak_missing or f"the catalogue has no {key} peak of this card"
-    clocks = run.watched.get("clocks")
-    details = {
-        **_details(workload, technique, reference),
-        "state": "measured",
-        "mfu": llm_training_plan.mfu(flop, numbers["median"], peak_tflops, ranks),
-        "flop_per_token": flop,
-        "peak_memory_bytes": run.peak_bytes,
-        "peak_reserved_bytes": run.reserved_bytes,
-        "peak_device_bytes": ((clocks or {}).get("memory_used_bytes") or {}).get("max"),
-        "loss": {"first": run.losses[0], "last": run.losses[1]},
-        "skipped_steps": run.skipped,
-        "tokens_ratio": llm_training_plan.ratio(numbers["median"], reference.tokens_per_s),
-        "memory_ratio": llm_training_plan.ratio(run.peak_bytes, reference.peak_bytes),
-    }
-    result = _result(bench, workload, technique, details)
-    result.update(numbers, value=numbers["median"], median_s=sorted(run.seconds)[len(run.seconds) // 2])
-    result.update(clocks=clocks, throttle=run.watched.get("throttle"), missing=missing)
-    result["conditions"]["warmup_steps"] = run.warmup_steps
-    return result
-
-
-def _out_of_memory(
-    bench: Bench, workload: Workload, technique: Technique, reference: Any, reason: str
-) -> dict[str, Any]:
-    unknown = ("mfu", "peak_memory_bytes", "peak_reserved_bytes", "peak_device_bytes", "loss", "skipped_steps")
-    details = {
-        **_details(workload, technique, reference),
-        "state": "out_of_memory",
-        **dict.fromkeys((*unknown, "tokens_ratio", "memory_ratio")),
-    }
-    result = _result(bench, workload, technique, details)
-    result.update(single(0.0), median_s=None, clocks=None, throttle=None)
-    nothing = "nothing was timed"
-    result["missing"] = {"value": f"it does not fit into the memory: {reason}", "clocks": nothing, "throttle": nothing}
-    return result
-
-
-def _details(workload: Workload, technique: Technique, reference: Reference) -> dict[str, Any]:
-    total, _embedding = llm_training_plan.parameters(workload.shape, workload.size.layers)
-    return {
-        "workload": workload.name,
-        "layers": workload.size.layers,
-        "layers_of_workload": workload.shape.layers,
-        "parameters": total,
-        "batch": workload.size.batch,
-        "sequence": workload.size.sequence,
-        "technique": technique.name,
-        "techniques": technique.record(),
-        "compared_with": reference.name,
-    }
-
-
-def _result(bench: Bench, workload: Workload, technique: Technique, details: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "suite": SUITE,
-        "name": f"llm_train_{workload.label}_{technique.name}",
-        "unit": "tokens/s",
-        "device": "node" if technique.ranks > 1 else bench.device,
-        "device_name": bench.info.get("name"),
-        "dtype": technique.dtype,
-        "shape": [workload.size.batch * technique.ranks, workload.size.sequence],
-        "level": bench.level_name,
-        "conditions": {"optimizer": "AdamW", "weights": "float32", "data": "random tokens, one fixed batch"},
-        "details": details,
-    }
 
 
 def _in_group(bench: Bench) -> Iterator[dict[str, Any]]:
