@@ -6,22 +6,26 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import benchmark_plan, torch_runner
+from .benchmark_errors import absent, child_error, import_failure, unreadable
 from .benchmark_node import burn_summaries, checksum_errors
 from .child import ChildResult, run_in_child
 from .child_group import run_group
-from .errors import MissingError, ProbeError, RackwrightError, TimedOutError
 from .sysfs import read_operating_system
 
 SCHEMA = 1
 #: How long the processes of one phase wait for what those of the phase before leave: taking down the contexts of eight
 #: GPUs with all their memory takes the driver seconds.
 SETTLE_S = 20.0
+_REMOVE_AGAIN_S = (0.05, 0.2, 0.5)
 
 Runner = Callable[[Callable[..., Any], Sequence[Any], float], ChildResult]
 GroupRunner = Callable[[Callable[[Any], Any], Sequence[Any], float], list[ChildResult]]
@@ -94,7 +98,7 @@ def run(request: Request, runner: Runner = run_in_child, group: GroupRunner = ru
         if "cpu" in first.devices:
             _run_group(document, group, request, ["cpu"], tuple(request.suites))
         _run_gpus(document, group, request, [device for device in first.devices if device != "cpu"])
-    document["errors"] += [_absent(name, first.torch) for name in first.unknown]
+    document["errors"] += [absent(name, first.torch) for name in first.unknown]
     return document
 
 
@@ -180,7 +184,7 @@ def _first(runner: Runner, request: Request, plan_only: bool = False) -> tuple[C
 
     ((outcome, record),) = _supervised(alone, torch_runner.run_first, request, [{"plan_only": plan_only}])
     if record.torch is None or (plan_only and outcome.status != "ok"):
-        raise import_failure(request, outcome)
+        raise import_failure(request.python, request.timeout, outcome)
     return outcome, record
 
 
@@ -188,7 +192,7 @@ def _supervised(
     group: GroupRunner, func: Callable[[Any], Any], request: Request, payloads: Sequence[Mapping[str, Any]]
 ) -> list[tuple[ChildResult, _Record]]:
     """Run one child per payload; each writes what it knows to a file of its own, in a directory all of them see."""
-    with tempfile.TemporaryDirectory(prefix="torch-benchmark-") as scratch:
+    with _scratch() as scratch:
         paths = [os.path.join(scratch, f"progress-{number}.jsonl") for number in range(len(payloads))]
         complete = [{**_common(request), **p, "progress_path": q, "scratch": scratch} for p, q in zip(payloads, paths)]
         for payload in complete:
@@ -197,6 +201,24 @@ def _supervised(
                 payload["options"]["store_path"] = os.path.join(scratch, "store")
         outcomes = group(func, complete, request.timeout)
         return [(outcome, _read_progress(path)) for outcome, path in zip(outcomes, paths)]
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """Make a directory for one phase and remove it afterwards, whatever still writes to it.
+
+    A compiler that a killed child had started may leave a file while it is removed; a process that nobody can end, and
+    that has an entry in ``errors``, keeps its directory. Neither may cost the results that are already read.
+    """
+    path = tempfile.mkdtemp(prefix="torch-benchmark-")
+    try:
+        yield path
+    finally:
+        for pause_s in (0.0, *_REMOVE_AGAIN_S):
+            time.sleep(pause_s)
+            shutil.rmtree(path, ignore_errors=True)
+            if not os.path.exists(path):
+                break
 
 
 def _common(request: Request) -> dict[str, Any]:
@@ -233,62 +255,9 @@ def _merge(document: dict[str, Any], device: str, outcome: ChildResult, record: 
     document["errors"] += record.errors
     document["not_applicable"] += record.not_applicable
     if outcome.status != "ok":
-        document["errors"].append(_child_error(device, outcome, record, request))
+        document["errors"].append(child_error(device, outcome, record.started, request.timeout))
     elif record.unreadable is not None:
-        detail = f"The process wrote down what cannot be read: {record.unreadable!r}."
-        step = "Test the node's memory, and read the kernel log."
-        entry = {"device": device, "suite": record.started, "reason": "error", "detail": detail, "next_step": step}
-        document["errors"].append(entry)
-
-
-def _child_error(device: str, outcome: ChildResult, record: _Record, request: Request) -> dict[str, Any]:
-    doing = record.started if record.started != "device" else None
-    entry: dict[str, Any] = {"device": device, "suite": doing, "reason": outcome.status}
-    if outcome.status == "timeout":
-        entry["detail"] = f"No result within {request.timeout:g} s; the process was killed."
-        entry["next_step"] = "Read the kernel log for Xid messages, or raise timeout if the device is only slow."
-    elif outcome.status == "crashed":
-        entry["detail"] = _tail(outcome)
-        entry["next_step"] = "Read the kernel log: an Xid, or the out-of-memory killer, usually names the cause."
-    else:
-        entry["detail"] = _tail(outcome)
-        entry["next_step"] = "Run the suite alone with the node's interpreter to see the whole error."
-    if outcome.signal == "SIGKILL":
-        entry["reason"] = "out_of_memory"
-        entry["detail"] += " Nothing but the kernel's out-of-memory killer or an operator sends this signal."
-    return entry
-
-
-def _tail(outcome: ChildResult) -> str:
-    last = outcome.stderr.strip().splitlines()[-1:] if outcome.stderr else []
-    return " ".join(" ".join([outcome.detail, *last]).split())[:500]
-
-
-def _absent(name: str, torch: Mapping[str, Any]) -> dict[str, Any]:
-    reason = torch.get("cuda_unavailable_reason")
-    seen = f"torch sees {torch['cuda_device_count']} CUDA device(s)"
-    return {
-        "device": name,
-        "suite": None,
-        "reason": "no_device",
-        "detail": f"{seen}: {reason}." if reason else f"{seen}.",
-        "next_step": "Compare with gpu_facts, which says what GPUs the node has and why they may not be usable.",
-    }
-
-
-def import_failure(request: Request, outcome: ChildResult) -> RackwrightError:
-    """Return the error for a torch that could not be imported or asked, by how the child ended."""
-    common = {"found": outcome.status, "expected": "torch imports and answers"}
-    subject = f"interpreter {request.python}"
-    if outcome.status == "timeout":
-        cause = f"torch did not import and list its devices within {request.timeout:g} s and was killed"
-        step = "Check the driver with gpu_facts and the kernel log, or raise timeout if the disk is slow"
-        return TimedOutError("import torch", subject, cause, step, **common)
-    if outcome.status == "error" and outcome.error_type in ("ModuleNotFoundError", "ImportError"):
-        step = "Install torch into that environment with the role pytorch, or name another interpreter in python"
-        return MissingError("import torch", subject, outcome.detail, step, **common)
-    step = "Reinstall torch in that environment: its libraries do not fit the node"
-    return ProbeError("import torch", subject, _tail(outcome), step, **common)
+        document["errors"].append(unreadable(device, record.started, record.unreadable))
 
 
 def host_summary(root: str = "/") -> dict[str, Any]:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from .child import ChildResult
+from .errors import MissingError, ProbeError, RackwrightError, TimedOutError
 
 
 def busy_error(device: str, busy: str) -> dict[str, Any]:
@@ -83,3 +86,62 @@ def lost_error(device: str, suite: str, error: BaseException, left: Sequence[str
     unmeasured = f" Not measured: {', '.join(left)}." if left else ""
     detail = f"The device answers nothing any more after {suite}: {known['detail']}.{unmeasured}"
     return {"device": device, "suite": None, **known, "detail": detail}
+
+
+def child_error(device: str, outcome: ChildResult, started: str | None, timeout: float) -> dict[str, Any]:
+    """Return the entry for a process that did not end well; ``started`` is what it had begun last."""
+    doing = started if started != "device" else None
+    entry: dict[str, Any] = {"device": device, "suite": doing, "reason": outcome.status}
+    if outcome.status == "timeout":
+        entry["detail"] = f"No result within {timeout:g} s; the process was killed."
+        entry["next_step"] = "Read the kernel log for Xid messages, or raise timeout if the device is only slow."
+    elif outcome.status == "crashed":
+        entry["detail"] = _tail(outcome)
+        entry["next_step"] = "Read the kernel log: an Xid, or the out-of-memory killer, usually names the cause."
+    else:
+        entry["detail"] = _tail(outcome)
+        entry["next_step"] = "Run the suite alone with the node's interpreter to see the whole error."
+    if outcome.signal == "SIGKILL":
+        entry["reason"] = "out_of_memory"
+        entry["detail"] += " Nothing but the kernel's out-of-memory killer or an operator sends this signal."
+    return entry
+
+
+def _tail(outcome: ChildResult) -> str:
+    last = outcome.stderr.strip().splitlines()[-1:] if outcome.stderr else []
+    return " ".join(" ".join([outcome.detail, *last]).split())[:500]
+
+
+def unreadable(device: str, started: str | None, line: str) -> dict[str, Any]:
+    """Return the entry for a process that ended well and wrote down what is no JSON."""
+    detail = f"The process wrote down what cannot be read: {line!r}."
+    step = "Test the node's memory, and read the kernel log."
+    return {"device": device, "suite": started, "reason": "error", "detail": detail, "next_step": step}
+
+
+def absent(name: str, torch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry for a device that was asked for and that torch does not see."""
+    reason = torch.get("cuda_unavailable_reason")
+    seen = f"torch sees {torch['cuda_device_count']} CUDA device(s)"
+    return {
+        "device": name,
+        "suite": None,
+        "reason": "no_device",
+        "detail": f"{seen}: {reason}." if reason else f"{seen}.",
+        "next_step": "Compare with gpu_facts, which says what GPUs the node has and why they may not be usable.",
+    }
+
+
+def import_failure(python: str, timeout: float, outcome: ChildResult) -> RackwrightError:
+    """Return the error for a torch that could not be imported or asked, by how the child ended."""
+    common = {"found": outcome.status, "expected": "torch imports and answers"}
+    subject = f"interpreter {python}"
+    if outcome.status == "timeout":
+        cause = f"torch did not import and list its devices within {timeout:g} s and was killed"
+        step = "Check the driver with gpu_facts and the kernel log, or raise timeout if the disk is slow"
+        return TimedOutError("import torch", subject, cause, step, **common)
+    if outcome.status == "error" and outcome.error_type in ("ModuleNotFoundError", "ImportError"):
+        step = "Install torch into that environment with the role pytorch, or name another interpreter in python"
+        return MissingError("import torch", subject, outcome.detail, step, **common)
+    step = "Reinstall torch in that environment: its libraries do not fit the node"
+    return ProbeError("import torch", subject, _tail(outcome), step, **common)

@@ -184,6 +184,35 @@ def test_what_a_dying_process_had_written_is_kept(
     assert [(error["device"], error["reason"]) for error in document["errors"]] == [("cuda:0", "crashed")]
 
 
+def test_files_that_appear_while_the_directory_is_removed_cost_no_result(
+    node: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tried = benchmark.shutil.rmtree, []
+
+    def busy_directory(path: str, ignore_errors: bool = False) -> None:
+        tried.append(path)
+        if len([one for one in tried if one == path]) < 3:
+            assert ignore_errors, "a compiler's file made the removal an error of the whole run"
+            return
+        real(path)
+
+    monkeypatch.setattr(benchmark, "_REMOVE_AGAIN_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(benchmark.shutil, "rmtree", busy_directory)
+    document = node("gemm", "burn")
+    assert (len(_of(document, "gemm")), document["errors"]) == (3, [])
+    assert tried
+    assert not any(os.path.exists(path) for path in tried)
+
+
+def test_a_directory_that_stays_costs_no_result(
+    node: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(benchmark, "_REMOVE_AGAIN_S", (0.0,))
+    monkeypatch.setattr(benchmark.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(benchmark.shutil, "rmtree", lambda path, ignore_errors=False: None)
+    assert len(_of(node("gemm"), "gemm")) == 3
+
+
 def test_a_pair_that_hangs_is_an_entry_of_the_node(
     node: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
