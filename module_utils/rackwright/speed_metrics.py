@@ -31,7 +31,8 @@ class Reading:
         subject: ``gpu3``, or ``node`` for a number of the whole node.
         cards: UUID of the GPU; of all GPUs of the node for a number of the node.
         kind: what has to be equal before two numbers are compared: model, memory, power limit, ECC.
-        metric: suite, name, data type, level, unit and, for the host link, the link's capability.
+        metric: suite, name, data type, level, unit, and what else tells two numbers of one name apart: for the host
+            link what it is capable of, for a node the kind of its GPUs.
         value: in ``unit``.
         torch: release of torch it was measured with.
     """
@@ -123,4 +124,7 @@ def _metric(result: Mapping[str, Any], device: Mapping[str, Any] | None) -> tupl
     parts = [str(result.get(key) or "") for key in ("suite", "name", "dtype", "level", "unit")]
     if parts[0] in _LINK_SUITES and device is not None:
         parts.append(f"gen{dig(device, 'pcie.max_generation')} x{dig(device, 'pcie.max_width')}")
+    if device is None and result.get("device_name"):
+        # a node with several kinds of GPUs has a number of the same name for each of them
+        parts.append(str(result["device_name"]))
     return tuple(parts)

@@ -78,10 +78,9 @@ def attempts(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def attempts_note(result: Mapping[str, Any]) -> str:
     """Return both numbers where one was measured twice, else nothing."""
-    values = [entry.get("value") for entry in attempts(result)]
-    if len(values) < 2 or not all(isinstance(value, (int, float)) for value in values):
-        return ""
-    return f"; measured twice ({' and '.join(f'{float(value):.4g}' for value in values)}), the better counts"
+    found = [entry.get("value") for entry in attempts(result)]
+    values = [f"{value:.4g}" for value in found if isinstance(value, (int, float))]
+    return f"; measured twice ({' and '.join(values)}), the better counts" if len(values) > 1 else ""
 
 
 def judged(

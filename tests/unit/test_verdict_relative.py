@@ -154,6 +154,17 @@ def test_of_several_numbers_of_one_name_the_slowest_counts() -> None:
     assert found["p2p_uni"] == 300.0
 
 
+def test_a_node_of_two_kinds_has_a_number_of_each() -> None:
+    given = node("n", [740.0, 740.0])
+    given["benchmark"]["torch_benchmark"]["results"] += [
+        result("burn", "node", rate, "TFLOP/s", name="burn_node", dtype="bfloat16", device_name=name)
+        for name, rate in (("H100", 900.0), ("L4", 90.0))
+    ]
+    found = speed_metrics.readings(read_evidence({"n": given}, RUN, {})["n"])
+
+    assert {reading.metric[5]: reading.value for reading in found if reading.of_node} == {"H100": 900.0, "L4": 90.0}
+
+
 def test_a_number_of_the_node_belongs_to_the_node(tmp_path: Path) -> None:
     nodes = {}
     for number, rate in enumerate((1000.0, 1005.0, 995.0, 1002.0, 850.0)):
