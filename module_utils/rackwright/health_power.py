@@ -82,16 +82,20 @@ def power_limit(view: View, device: Record) -> Check:
 
 
 def margin(view: View, device: Record, name: str, path: str, thresholds: tuple[str, ...]) -> Check:
+    """Distance to the least of the thresholds; newer cards tell the distance of the GPU itself instead."""
     who, now = subject(device), view.of(device, f"temperature.{path}")
     if not now.known:
         return now.without(name, who)
     readings = [view.of(device, f"temperature.{threshold}") for threshold in thresholds]
     known = [one.value for one in readings if one.known and one.value > 0]
+    told = view.of(device, "health.temperature.margin_celsius") if name == "temperature.margin" else None
+    if not known and told is not None and told.known:
+        known = [now.value + told.value]
     if not known:
         return (
             readings[0].without(name, who)
             if not readings[0].known
-            else not_applicable(name, who, "the card names no threshold")
+            else not_applicable(name, who, "it has no threshold")
         )
     threshold, least = min(known), view.limits["temperature_margin"]
     reason = f"{now.value} C, the threshold is {threshold} C"

@@ -21,6 +21,7 @@ _LIBRARY_NOT_FOUND = 12
 _FUNCTION_NOT_FOUND = 13
 _NOT_AVAILABLE = 0xFFFFFFFFFFFFFFFF
 
+_ENGINES = tuple(f"shared{name}Count" for name in ("CopyEngine", "Decoder", "Encoder", "Jpeg", "Ofa"))
 _SRAM_KINDS = ("UncParity", "UncSecDed", "Cor")
 
 nvmlLib: Any = None
@@ -37,11 +38,7 @@ class NVMLError(Exception):
 class nvmlPciInfo_t(ctypes.Structure):
     _fields_ = [
         ("busIdLegacy", c_char * 16),
-        ("domain", c_uint),
-        ("bus", c_uint),
-        ("device", c_uint),
-        ("pciDeviceId", c_uint),
-        ("pciSubSystemId", c_uint),
+        *((name, c_uint) for name in ("domain", "bus", "device", "pciDeviceId", "pciSubSystemId")),
         ("busId", c_char * 32),
     ]
 
@@ -77,13 +74,7 @@ class c_nvmlRowRemapperHistogramValues(ctypes.Structure):
 
 class c_nvmlDeviceAttributes(ctypes.Structure):
     _fields_ = [
-        ("multiprocessorCount", c_uint),
-        ("sharedCopyEngineCount", c_uint),
-        ("sharedDecoderCount", c_uint),
-        ("sharedEncoderCount", c_uint),
-        ("sharedJpegCount", c_uint),
-        ("sharedOfaCount", c_uint),
-        ("gpuInstanceSliceCount", c_uint),
+        *((name, c_uint) for name in ("multiprocessorCount", *_ENGINES, "gpuInstanceSliceCount")),
         ("computeInstanceSliceCount", c_uint),
         ("memorySizeMB", c_ulonglong),
     ]
@@ -139,15 +130,18 @@ class c_nvmlEccSramErrorStatus_v1_t(ctypes.Structure):
         ("bThresholdExceeded", c_uint),
     ]
 
-    def __init__(self) -> None:
-        super().__init__(version=ctypes.sizeof(type(self)) | (1 << 24))
+
+class c_nvmlMarginTemperature_v1_t(ctypes.Structure):
+    _fields_ = [("version", c_uint), ("marginTemperature", c_int)]
 
 
 class c_nvmlRepairStatus_t(ctypes.Structure):
     _fields_ = [("version", c_uint), ("bChannelRepairPending", c_uint), ("bTpcRepairPending", c_uint)]
 
-    def __init__(self) -> None:
-        super().__init__(version=ctypes.sizeof(type(self)) | (1 << 24))
+
+def version_1(model: Any) -> Any:
+    """An empty structure that announces its size and version, as the driver wants it."""
+    return model(version=ctypes.sizeof(model) | 1 << 24)
 
 
 def _load() -> None:
@@ -324,9 +318,15 @@ def nvmlDeviceValidateInforom(handle: Any) -> None:
 
 
 def nvmlDeviceGetRepairStatus(handle: Any) -> list[int]:
-    status = c_nvmlRepairStatus_t()
+    status = version_1(c_nvmlRepairStatus_t)
     _check(_raw("nvmlDeviceGetRepairStatus", handle, byref(status)))
     return [int(status.bChannelRepairPending), int(status.bTpcRepairPending)]
+
+
+def nvmlDeviceGetMarginTemperature(handle: Any) -> int:
+    info = version_1(c_nvmlMarginTemperature_v1_t)
+    _check(_raw("nvmlDeviceGetMarginTemperature", handle, byref(info)))
+    return int(info.marginTemperature)
 
 
 nvmlDeviceGetCount = _system_number("nvmlDeviceGetCount_v2")

@@ -52,6 +52,7 @@ PATHS = (
     *(f"ecc.{span}.{kind}.{place}" for span in _SPANS for kind in _KINDS for place in _PLACES),
     *("ecc.sram_threshold_exceeded", "repair.channel_pending", "repair.tpc_pending"),
     *("inforom.valid", "inforom.image_version", "memory.reserved_bytes", "memory.used_bytes"),
+    "temperature.margin_celsius",
     *(f"clocks.{edge}{name}_mhz" for name in _CLOCKS for edge in ("application_", "default_application_")),
     *(f"event_counters_ns.{name}" for name in EVENT_FIELDS),
     *(f"nvlink.{name}" for name in ("speed_mbps", *LINK_COUNTERS, "recovery_failed", "effective_ber")),
@@ -61,7 +62,7 @@ PATHS = (
 
 def read_health(reader: DeviceReader) -> None:
     """Fill the part ``health`` of the reader's record."""
-    for part in (_ecc, _repair, _inforom, _memory, _clocks, _event_counters, _nvlink, _fabric):
+    for part in (_ecc, _repair, _inforom, _memory, _temperature, _clocks, _event_counters, _nvlink, _fabric):
         part(reader)
 
 
@@ -71,7 +72,7 @@ def _ecc(reader: DeviceReader) -> None:
             for place, location in _PLACES.items():
                 path = f"health.ecc.{span}.{kind}.{place}"
                 reader.get(path, "nvmlDeviceGetMemoryErrorCounter", error, counter, location, convert=int)
-    status = nvml_ctypes.c_nvmlEccSramErrorStatus_v1_t()
+    status = nvml_ctypes.version_1(nvml_ctypes.c_nvmlEccSramErrorStatus_v1_t)
     reader.get(
         "health.ecc.sram_threshold_exceeded",
         "nvmlDeviceGetSramEccErrorStatus",
@@ -106,6 +107,11 @@ def _memory(reader: DeviceReader) -> None:
         _MEMORY_V2,
         convert=lambda info: (int(info.reserved), int(info.used)),
     )
+
+
+def _temperature(reader: DeviceReader) -> None:
+    """Distance to the slowdown; Hopper and later tell this in place of thresholds."""
+    reader.get("health.temperature.margin_celsius", "nvmlDeviceGetMarginTemperature", convert=int)
 
 
 def _clocks(reader: DeviceReader) -> None:

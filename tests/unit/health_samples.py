@@ -81,6 +81,7 @@ def device(index: int = 0) -> dict[str, Any]:
             "repair": {"channel_pending": False, "tpc_pending": False},
             "inforom": {"valid": True, "image_version": "G520"},
             "memory": {"reserved_bytes": 0, "used_bytes": 0},
+            "temperature": {"margin_celsius": 57},
             "clocks": {
                 "application_graphics_mhz": 1980,
                 "default_application_graphics_mhz": 1980,

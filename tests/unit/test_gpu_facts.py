@@ -466,6 +466,7 @@ HEALTH_VALUES = {
     "violation.hw_power_brake": ("7000000000", "event_counters_ns.hw_power_brake_slowdown", 7_000_000_000),
     "clock.app.graphics": ("1200", "clocks.application_graphics_mhz", 1200),
     "fabric.health_mask": ("0x119", "fabric.route_unhealthy", True),
+    "temp.margin": ("-2", "temperature.margin_celsius", -2),
     "memory.reserved": ("1048576", "memory.reserved_bytes", 1048576),
 }
 

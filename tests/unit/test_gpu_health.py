@@ -148,6 +148,13 @@ def test_links_of_the_fifth_generation(node: MakeNode) -> None:
     assert found(simulated.health()) == [("nvlink.ber", "gpu0", "reset"), ("nvlink.errors", "gpu1", "reset")]
 
 
+def test_heat_of_cards_that_tell_a_margin_in_place_of_thresholds(node: MakeNode) -> None:
+    simulated = node("b200x8").set("gpu.persistence", 1).set("gpu.0.temp.margin", 0).set("gpu.1.temp.margin", 4)
+    document = simulated.health()
+    assert found(document) == [("temperature.margin", "gpu0", "isolate"), ("temperature.margin", "gpu1", "monitor")]
+    assert state(document, "temperature.margin", "gpu2") == "ok"
+
+
 def test_retired_pages_of_older_cards(node: MakeNode) -> None:
     simulated = node("v100x4").set("gpu.1.retired.double_bit", 63).set("gpu.2.retired.pending", 1)
     assert found(simulated.health()) == [("pages.retired", "gpu1", "isolate"), ("pages.pending", "gpu2", "reset")]
