@@ -48,11 +48,11 @@ options:
         description: RDMA ports that have to be active, as a list of names like V(mlx5_0) or a mapping of them to Gb/s.
         type: raw
       swap:
-        description: Whether the node may have swap; V(none) unless declared.
+        description: Whether the node may have swap.
         type: str
         choices: [none, any]
       governor:
-        description: CPU frequency governor, V(performance) unless declared; V(any) allows all.
+        description: CPU frequency governor, like V(performance).
         type: str
       thp:
         description: Mode of transparent huge pages, like V(madvise).

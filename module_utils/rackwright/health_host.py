@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of the host: settings, memory, file systems, clock, services. Pure: a view in, checks out.
 
-A setting is held against what the site declares (``expected``). Without a declaration only swap and the governor have a
-value that is taken for granted; the others do not apply.
+A setting (swap, governor, huge pages, NUMA balancing, IOMMU) is held against what the site declares in ``expected``:
+they are a matter of policy, and without a declaration they do not apply.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from .health_record import ISOLATE, MONITOR, Check, finding, not_applicable, not_measured, ok
 from .health_view import View, listed
@@ -18,8 +16,6 @@ OF_THE_KERNEL = (
     *("host.swap", "host.governor", "host.thp", "host.numa_balancing", "host.iommu", "host.memory"),
     *("host.disk", "host.readonly", "host.raid", "host.time"),
 )
-#: what is expected of a setting that nobody declared; None is not judged
-POLICY: dict[str, Any] = {"swap": "none", "governor": "performance", "thp": None, "numa_balancing": None, "iommu": None}
 
 
 def host_checks(view: View) -> list[Check]:
@@ -43,13 +39,14 @@ def host_checks(view: View) -> list[Check]:
     ]
 
 
-def _policy(view: View, key: str) -> Any:
-    declared = view.declared(key)
-    return POLICY[key] if declared is None else declared
+def _undeclared(name: str, key: str) -> Check:
+    return not_applicable(name, _NODE, f"nothing is declared (expected.{key})")
 
 
 def swap(view: View) -> Check:
-    name, devices, wanted = "host.swap", view.of_host("swap"), _policy(view, "swap")
+    name, devices, wanted = "host.swap", view.of_host("swap"), view.declared("swap")
+    if wanted is None:
+        return _undeclared(name, "swap")
     if wanted == "any":
         return not_applicable(name, _NODE, "swap is declared as allowed")
     if not devices.known:
@@ -62,24 +59,24 @@ def swap(view: View) -> Check:
 
 
 def governor(view: View) -> Check:
-    name, found, wanted = "host.governor", view.of_host("governors"), _policy(view, "governor")
+    name, found, wanted = "host.governor", view.of_host("governors"), view.declared("governor")
+    if wanted is None:
+        return _undeclared(name, "governor")
     if not found.known:
         return found.without(name, _NODE)
     if not found.value:
         return not_applicable(name, _NODE, "the kernel does not scale the frequency of these processors")
-    if wanted == "any":
-        return not_applicable(name, _NODE, "every governor is declared as allowed")
     other = {key: number for key, number in found.value.items() if key != wanted}
     if other:
-        reason = f"{sum(other.values())} processor(s) have the governor {listed(other)}, wanted is {wanted}"
+        reason = f"{sum(other.values())} processor(s) have the governor {listed(other)}, declared is {wanted}"
         return finding(name, _NODE, MONITOR, reason, observed=found.value, expected=wanted)
     return ok(name, _NODE, wanted, wanted)
 
 
 def setting(view: View, name: str, key: str) -> Check:
-    wanted, found = _policy(view, key), view.of_host(key)
+    wanted, found = view.declared(key), view.of_host(key)
     if wanted is None:
-        return not_applicable(name, _NODE, f"nothing is declared (expected.{key})")
+        return _undeclared(name, key)
     if not found.known:
         return found.without(name, _NODE)
     if str(found.value) != str(wanted):

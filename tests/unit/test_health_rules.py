@@ -495,17 +495,17 @@ CASES = [
     # ---- the host ----
     Case(
         "host.swap",
-        {"host.swap": [{"name": "/dev/sda2", "size_bytes": 1}]},
+        {"host.swap": [{"name": "/dev/sda2", "size_bytes": 1}], "expected.swap": "none"},
         "monitor",
         {"host.swap": [{"name": "/dev/sda2", "size_bytes": 1}], "expected.swap": "any"},
-        {"host.swap": Missing("/proc/swaps cannot be read")},
+        {"host.swap": Missing("/proc/swaps cannot be read"), "expected.swap": "none"},
     ),
     Case(
         "host.governor",
-        {"host.governors": {"performance": 60, "powersave": 4}},
+        {"host.governors": {"performance": 60, "powersave": 4}, "expected.governor": "performance"},
         "monitor",
-        {"host.governors": {"powersave": 64}, "expected.governor": "powersave"},
-        {"host.governors": Missing("cannot be read")},
+        {"expected.governor": "performance"},
+        {"host.governors": Missing("cannot be read"), "expected.governor": "performance"},
         "4 processor(s)",
     ),
     Case(
@@ -832,6 +832,15 @@ def test_a_lost_gpu_has_one_finding_and_everything_else_not_measured() -> None:
         FINDING,
         NOT_MEASURED,
     }
+
+
+def test_settings_that_nobody_declared_are_not_judged() -> None:
+    patch = {"host.swap": [{"name": "/dev/sda2"}], "host.governors": {"powersave": 64}, "host.thp": "never"}
+    checks = health.examine(samples.view(patch))
+    names = ("host.swap", "host.governor", "host.thp", "host.numa_balancing", "host.iommu")
+
+    assert findings(checks) == []
+    assert {one["state"] for one in checks if one["id"] in names} == {NOT_APPLICABLE}
 
 
 def test_in_a_container_nothing_of_its_host_is_judged() -> None:
