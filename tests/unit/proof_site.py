@@ -66,7 +66,7 @@ def build(folder: Path) -> Path:
         (folder / name).symlink_to(ROOT / name)
     library = folder / "library"
     library.mkdir()
-    for name in ("fleet_verdict.py", "gpu_plan.py"):
+    for name in ("fleet_verdict.py", "gpu_plan.py", "validate_inventory.py"):
         (library / name).symlink_to(ROOT / "library" / name)
     for name, (_variable, where, _key) in WHERE.items():
         (library / f"{name}.py").write_text(STAND_IN % (OPTIONS, where, BODY[name]))

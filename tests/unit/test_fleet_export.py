@@ -355,7 +355,7 @@ def test_the_playbook_exports_what_is_cached_and_no_secret(site: tuple[Path, dic
     ("extra", "said"),
     [
         ({"export_vars": ["broken"], "broken": "{{ nowhere }}"}, "Could not export the variable on broken of here: "),
-        ({"facts_max_age": "soon"}, "Could not use facts_max_age on here: 'soon' is no number."),
+        ({"facts_max_age": "soon"}, "Could not use facts_max_age of the playbooks: "),
     ],
 )
 def test_the_playbook_refuses_in_one_sentence(

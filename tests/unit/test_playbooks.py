@@ -98,6 +98,29 @@ def test_a_mistyped_variable_stops_the_site_before_any_contact(inventory: Path, 
     assert "UNREACHABLE" not in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("playbook", "mistake", "sentence"),
+    [
+        ("check-health.yml", "health_limit=90", "Did you mean health_limits?"),
+        ("check-health.yml", "health_fail_at=foo", "must be one of: monitor, reset, reboot, isolate, got: foo"),
+        ("benchmark-nodes.yml", "benchmark_suite=gemm", "Did you mean benchmark_suites?"),
+        ("prove-nodes.yml", "prove_levl=full", "Did you mean prove_level?"),
+        ("export-inventory.yml", "export_includes=facts", "Did you mean export_include?"),
+        ("benchmark-serving.yml", "serving_rate=2", "Did you mean serving_rates?"),
+    ],
+)
+def test_a_mistyped_variable_stops_every_other_playbook_that_asks_nodes(
+    inventory: Path, playbook: str, mistake: str, sentence: str
+) -> None:
+    result = play("-i", str(inventory), f"playbooks/{playbook}", "-e", mistake, "-e", "serving_url=http://127.0.0.1:9")
+
+    assert result.returncode != 0
+    assert sentence in result.stdout
+    assert "no node was contacted" in result.stdout
+    assert "UNREACHABLE" not in result.stdout
+    assert "Connection refused" not in result.stdout
+
+
 def test_a_host_pattern_that_matches_nothing_is_an_error(inventory: Path) -> None:
     result = play("-i", str(inventory), "playbooks/site.yml", "-e", "rackwright_hosts=gpu_nods")
 

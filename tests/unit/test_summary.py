@@ -62,7 +62,8 @@ def test_bad_nodes_fail_the_run_after_reports_and_table(site: Path) -> None:
 
 
 def test_a_fleet_of_which_nobody_answers_still_gets_its_verdicts(site: Path) -> None:
-    done = prove(site, {"a": AWAY, "b": AWAY})
+    elsewhere = {"vars": {**AWAY["vars"], "ansible_port": 10}}
+    done = prove(site, {"a": AWAY, "b": elsewhere})
     assert done.returncode == 2
     assert "2 node(s): 0 pass, 0 warn, 2 fail." in done.stdout
 
