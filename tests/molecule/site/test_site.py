@@ -92,7 +92,7 @@ def test_a_converged_fleet_ends_with_the_comparison_until_something_is_due(tmp_p
 
     assert (first.returncode, again.returncode) == (0, 0), first.stdout[-3000:] + again.stdout[-3000:]
     assert "2 node(s): 2 converged." in again.stdout
-    assert again.stdout.count("skipping: no hosts matched") == 7
+    assert again.stdout.count("skipping: no hosts matched") == 9
     assert verdicts(tmp_path)["run_id"] == proven
 
     simnvmlctl("set", "gpu.3.fail", "GPU_IS_LOST")
@@ -101,6 +101,35 @@ def test_a_converged_fleet_ends_with_the_comparison_until_something_is_due(tmp_p
     assert broken.returncode != 0
     assert "proof due: devices, situation changed since the last proof (on gpu-a)" in broken.stdout
     assert {name: node["verdict"] for name, node in verdicts(tmp_path)["nodes"].items()} == {"gpu-a": "fail"}
+
+
+def test_a_benchmark_measures_what_changed_and_says_of_the_rest_how_old_its_result_is(
+    tmp_path: Path, mended: None
+) -> None:
+    first = play("benchmark-nodes.yml", tmp_path, "-e", "benchmark_level=quick")
+
+    document = verdicts(tmp_path)
+    assert first.returncode == 0, first.stdout[-3000:]
+    assert {name: node["verdict"] for name, node in document["nodes"].items()} == {"gpu-a": "pass", "cpu-b": "pass"}
+    assert "(CPU)" in first.stdout.split("Rackwright benchmark")[1]
+    assert first.stdout.count("changed=0") == 2
+
+    simnvmlctl("set", "gpu.3.power.limit", "500000")
+    again = play("benchmark-nodes.yml", tmp_path, "-e", "benchmark_level=quick")
+
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert f"cpu-b: nothing changed since run {document['run_id']} (pass" in " ".join(again.stdout.split())
+    assert list(verdicts(tmp_path)["nodes"]) == ["gpu-a"]
+
+
+def test_a_fault_in_the_kernel_log_fails_the_proof(tmp_path: Path) -> None:
+    log = "/tmp/kernel.log"
+    xid = "NVRM: Xid (PCI:0000:1b:00): 79, pid=1234, GPU has fallen off the bus."
+    nodes("exec", "--fleet", "site", "gpu-a", "sh", "-c", f"date '+%FT%T%:z gpu-a kernel: {xid}' > {log}")
+    result = play("prove-nodes.yml", tmp_path, "-e", f"health_kernel_log={log}", "--limit", "gpu-a")
+
+    assert result.returncode != 0
+    assert "health.kernel_xid" in " ".join(verdicts(tmp_path)["nodes"]["gpu-a"]["reasons"])
 
 
 def test_ignored_receipts_run_every_role_and_change_nothing(tmp_path: Path) -> None:
