@@ -186,7 +186,7 @@ def test_a_card_too_small_for_the_weights_is_judged_without_building_them(monkey
     torch = FakeTorch()
     torch.cuda.total = 12 * GIB
     options = {"llm_workload": "llama2-7b-mha"}
-    monkeypatch.setattr(torch_llm, "quantised_points", lambda session, points: [])
+    monkeypatch.setattr(torch_llm, "quantised_points", lambda session, points, until: [])
     (only,) = torch_llm.llm_inference_suite(bench(torch, options=options, peak_missing="not in the catalogue"))
     assert (only["name"], only["value"]) == ("llm_goal_llama2-7b-mha", 0.0)
     assert only["details"]["verdict"] == "unattainable"
