@@ -10,9 +10,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import gpu_health
 import pytest
+import torch_benchmark
 import yaml
+
+from ansible.module_utils.rackwright.benchmark_plan import SUITES
+from ansible.module_utils.rackwright.health_limits import LIMITS
+from ansible.module_utils.rackwright.llm_workloads import WORKLOADS
+from ansible.module_utils.rackwright.verdict_gates import GATES
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = sorted(ROOT.glob("playbooks/*.yml"))
@@ -103,7 +111,12 @@ def test_a_mistyped_variable_stops_the_site_before_any_contact(inventory: Path, 
     [
         ("check-health.yml", "health_limit=90", "Did you mean health_limits?"),
         ("check-health.yml", "health_fail_at=foo", "must be one of: monitor, reset, reboot, isolate, got: foo"),
+        ("check-health.yml", '{"health_limits": {"disk_usd": 90}}', "health_limits.disk_usd is not known."),
+        ("check-health.yml", '{"health_expected": {"swapp": "any"}}', "health_expected.swapp is not known."),
         ("benchmark-nodes.yml", "benchmark_suite=gemm", "Did you mean benchmark_suites?"),
+        ("benchmark-nodes.yml", '{"benchmark_suites": ["gemm", "bogus"]}', "Got no match for: bogus"),
+        ("benchmark-nodes.yml", '{"benchmark_llm_goal": {"token": 3}}', "benchmark_llm_goal.token is not known."),
+        ("prove-nodes.yml", '{"prove_gates": {"gem.hopper": {"warn": 0.7}}}', "prove_gates.gem.hopper is not known."),
         ("prove-nodes.yml", "prove_levl=full", "Did you mean prove_level?"),
         ("export-inventory.yml", "export_includes=facts", "Did you mean export_include?"),
         ("benchmark-serving.yml", "serving_rate=2", "Did you mean serving_rates?"),
@@ -119,6 +132,22 @@ def test_a_mistyped_variable_stops_every_other_playbook_that_asks_nodes(
     assert "no node was contacted" in result.stdout
     assert "UNREACHABLE" not in result.stdout
     assert "Connection refused" not in result.stdout
+
+
+def test_the_documented_names_are_those_that_the_modules_know() -> None:
+    """What validation knows and what the modules take is one list, or a sound inventory would be refused."""
+    spec = yaml.safe_load((ROOT / "playbooks/meta/argument_specs.yml").read_text(encoding="utf-8"))
+    options = spec["argument_specs"]["main"]["options"]
+    health: Any = gpu_health.ARGUMENT_SPEC
+    of_health = set(health["expected"]["options"]) - {"gpu_count", "stack"}
+    of_goal = set(torch_benchmark.ARGUMENT_SPEC["llm_goal"]["options"])
+
+    assert set(options["health_limits"]["options"]) == set(LIMITS)
+    assert set(options["health_expected"]["options"]) == of_health
+    assert set(options["benchmark_llm_goal"]["options"]) == of_goal
+    assert set(options["prove_gates"]["options"]) == set(GATES)
+    assert options["benchmark_suites"]["choices"] == list(SUITES)
+    assert options["benchmark_llm_workload"]["choices"] == list(WORKLOADS)
 
 
 def test_a_host_pattern_that_matches_nothing_is_an_error(inventory: Path) -> None:
