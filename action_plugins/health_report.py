@@ -13,6 +13,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(_ROOT / "module_utils"))
 from rackwright import health_reports, reports
 from rackwright.control_action import ControlAction
+from rackwright.errors import RackwrightError
 from rackwright.fleet_inputs import plain
 from rackwright.health_record import LADDER, findings
 
@@ -41,11 +42,19 @@ class ActionModule(ControlAction):
             else:
                 silent[name] = _why(result)
         directory = reports.from_here(options["reports_dir"])
+        unwritten: RackwrightError | None = None
         if not self._task.check_mode:
-            health_reports.write(directory, documents)
+            # a full disk here is no reason to keep silent about broken nodes: the table comes first, then the failure
+            try:
+                health_reports.write(directory, documents)
+            except RackwrightError as error:
+                unwritten = error
         location = None if self._task.check_mode else os.path.join(directory, "health")
+        if unwritten:
+            location = f"not all are written. {unwritten}"
         failed = health_reports.failed(documents, silent, options["fail_at"])
         return {
+            **({"failed": True, **unwritten.to_result()} if unwritten else {}),
             "changed": False,
             "severities": {
                 **{name: told["severity"] for name, told in documents.items()},
@@ -65,6 +74,6 @@ def _why(result: Mapping[str, Any]) -> str:
 
 def _reason(name: str, documents: Mapping[str, Any], silent: Mapping[str, str]) -> str:
     if name in silent:
-        return f"no answer: {silent[name]}"
+        return f"not checked: {silent[name]}"
     worst = findings(documents[name]["checks"])[0]
     return f"{worst['severity']}: {worst['id']} on {worst['subject']}: {worst['reason']}"

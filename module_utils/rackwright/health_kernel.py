@@ -48,7 +48,8 @@ def kernel_checks(view: View) -> list[Check]:
     """Return one check per event that asks for something, and one for each kind that has none."""
     log = view.kernel
     why = log.get("missing") if log else "the kernel's log was not read"
-    if why and view.of_its_host:
+    # a log that somebody named was expected to be there, in a container as well
+    if why and view.of_its_host and not log.get("named"):
         return [not_applicable(name, "node", f"{view.of_its_host} ({why})") for name in (LOG, *IDS)]
     if why:
         return [not_measured(name, "node", str(why)) for name in (LOG, *IDS)]
@@ -94,7 +95,7 @@ def _finding(name: str, who: str, found: list[dict[str, Any]]) -> Check:
     count = sum(judged["event"].get("count") or 1 for judged in found)
     event = worst["event"]
     when = f" at {event['time']}" if event.get("time") else ""
-    reason = f"{worst['label']}{when}: {worst['why']}"
+    reason = f"{worst['label']}{when}: {worst['why'].rstrip('.')}"
     labels = list(dict.fromkeys(judged["label"] for judged in found))
     if len(labels) > 1:
         reason += f". Also: {', '.join(label for label in labels if label != worst['label'])}"

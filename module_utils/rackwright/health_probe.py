@@ -117,9 +117,8 @@ def _read_host(sysroot: str, smart: bool) -> dict[str, Any]:
 def _kernel(sysroot: str, window_s: float, path: str | None) -> dict[str, Any]:
     child = run_in_child(_read_kernel, (sysroot, window_s, path), _KERNEL_TIMEOUT_S)
     if child.status == "ok":
-        log: dict[str, Any] = child.value
-        return log
-    return {"missing": f"reading the kernel's log failed: {child.detail}"}
+        return {**child.value, "named": path is not None}
+    return {"missing": f"reading the kernel's log failed: {child.detail}", "named": path is not None}
 
 
 def _read_kernel(sysroot: str, window_s: float, path: str | None) -> dict[str, Any]:

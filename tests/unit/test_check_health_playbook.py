@@ -114,3 +114,14 @@ def test_a_report_that_is_no_document_is_explained(node: SimulatedNode, tmp_path
 
     assert result.returncode != 0
     assert "Could not read what the last check knew" in " ".join(result.stdout.split())
+
+
+def test_a_fleet_is_told_even_where_its_reports_cannot_be_written(node: SimulatedNode, tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("no directory", encoding="utf-8")
+    result = check(node.set("gpu.1.recovery_action", 2), tmp_path)
+
+    assert result.returncode != 0
+    assert "  reboot: gpu.recovery_action, gpu1: the driver asks for node reboot" in result.stdout.splitlines()
+    told = " ".join(result.stdout.split())
+    assert "Reports: not all are written. Could not write the report on" in told
+    assert "Free space or choose another directory" in told
