@@ -79,6 +79,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(mark in text for mark in ("outofmemoryerror", "out of memory", "alloc_failed", "not enough memory"))
 
 
+#: One stream per torch and device, for every decoder: libraries keep a workspace per stream, up to 32 MiB, for ever.
+_SIDE_STREAMS: dict[tuple[int, str], tuple[Any, Any]] = {}
+
+
+def side_stream(torch: Any, device: str) -> Any:
+    """Return the stream on which steps are warmed up and captured."""
+    key = (id(torch), device)
+    if key not in _SIDE_STREAMS:
+        _SIDE_STREAMS[key] = (torch, torch.cuda.Stream())  # torch is held, so that no other object gets its id
+    return _SIDE_STREAMS[key][1]
+
+
 class Decoder:
     """A batch of sequences: their cache [layers, batch, kv_heads, slot, head_dim], newest token and position."""
 
@@ -156,8 +168,7 @@ class Decoder:
         """Decode one token of every sequence eagerly, attending to the first ``width`` places; returns the logits."""
         with self.torch.no_grad(), self.kernel.context():
             places = self.position
-            visible = self._columns[:width] <= places[:, None]
-            bias = self.torch.where(visible, self._seen, self._hidden)[:, None, None, :]
+            bias = self._bias(width)
             attend = self.kernel.attend
             states = [
                 (self.keys[layer], self.values[layer], self._rows, places, bias)
@@ -169,6 +180,29 @@ class Decoder:
             self.tokens.copy_(logits.argmax(-1))
             self.position.add_(1)
         return logits
+
+    def _bias(self, width: int) -> Any:
+        """Return what is added to the scores [B, 1, 1, width]: nothing at places that are in use, else -inf."""
+        visible = self._columns[:width] <= self.position[:, None]
+        return self.torch.where(visible, self._seen, self._hidden)[:, None, None, :]
+
+    def difference(self, kernel: Kernel, width: int) -> float:
+        """Return how far a way of attention is from plain products in float32, as a part of the right answer.
+
+        Asked of the first sequence, for the newest place of its prompt, over the cache of the first layer. Places that
+        are not in use hold zeros: reading them as well makes the answer smaller by their part of the window.
+        """
+        shape = self.workload.shape
+        self.start(self.workload.prompt - 1)
+        keys, values, bias = self.keys[0, :1, :, :width], self.values[0, :1, :, :width], self._bias(width)[:1]
+        generator = self.torch.Generator(device=self.device).manual_seed(0)
+        sizes = (1, shape.heads, 1, shape.head_dim)
+        queries = self.torch.randn(sizes, generator=generator, device=self.device, dtype=self.keys.dtype)
+        with self.torch.no_grad():
+            with kernel.context():
+                found = kernel.attend(queries, keys, values, bias).float()
+            wanted = _matmul(self.torch, queries.float(), keys.float(), values.float(), bias.float())
+        return float((found - wanted).norm() / wanted.norm())
 
     def prepare(self, width: int) -> None:
         """Warm up and capture the step of one width. Puts the sequences at their prompt and moves them on from there.
@@ -182,7 +216,7 @@ class Decoder:
             self.step(width)
             return
         cuda = self.torch.cuda
-        side = cuda.Stream()
+        side = side_stream(self.torch, self.device)
         side.wait_stream(cuda.current_stream())
         with cuda.stream(side):
             for _ in range(WARMUP_STEPS):
@@ -193,7 +227,7 @@ class Decoder:
             if self._pool is None:
                 self._pool = cuda.graph_pool_handle()
             graph = cuda.CUDAGraph()
-            with cuda.graph(graph, pool=self._pool):
+            with cuda.graph(graph, pool=self._pool, stream=side):
                 self.step(width)
         except Exception as error:
             if is_out_of_memory(error):

@@ -23,6 +23,8 @@ from .torch_bench import Bench, WrongAnswerError
 LABEL = "static_batch"
 #: Steps by which the ways of attention are compared.
 _TRIAL_STEPS = 5
+#: A way of attention may differ so much from the right answer; rounding to 16 bit makes up less than a hundredth.
+_MOST_DIFFERENCE = 0.03
 #: CUDA shows a little less than NVML of a whole card, and much less of a part of one.
 _WHOLE_CARD = 1.2
 
@@ -105,7 +107,7 @@ def release(bench: Bench) -> None:
 def choose(
     decoder: Decoder, synchronize: Callable[[], None], candidates: list[Kernel]
 ) -> tuple[dict[str, float | str], float]:
-    """Use the way of attention whose steps are fastest at the widest window.
+    """Use the way of attention whose steps are fastest at the widest window, of those that give the right answer.
 
     Returns:
         Per candidate the seconds of a step, or why it does not run; and the seconds of the one that is used.
@@ -120,6 +122,7 @@ def choose(
     for kernel in candidates:
         decoder.use(kernel)
         try:
+            _compare(decoder, kernel, width)
             seconds = _trial(decoder, synchronize, width)
         except Exception as error:  # a backend that does not take this card, type or mask says so only when called
             tried[kernel.name] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -131,6 +134,12 @@ def choose(
         raise failure if failure is not None else ValueError("no way of attention was offered")
     decoder.use(best[1])
     return tried, best[0]
+
+
+def _compare(decoder: Decoder, kernel: Kernel, width: int) -> None:
+    difference = decoder.difference(kernel, width)
+    if not difference <= _MOST_DIFFERENCE:  # also not a number
+        raise WrongAnswerError(f"attention differs by {difference:.1%} from plain products in float32")
 
 
 def _trial(decoder: Decoder, synchronize: Callable[[], None], width: int) -> float:

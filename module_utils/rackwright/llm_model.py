@@ -64,17 +64,28 @@ def rotate(torch: Any, x: Any, cos: Any, sin: Any) -> Any:
 
 
 def causal(torch: Any, gqa: bool) -> Attend:
-    """Return attention of a whole prompt to itself. ``gqa``: whether this torch groups heads by itself."""
+    """Return attention of a whole prompt to itself. ``gqa``: whether this torch groups heads by itself.
+
+    It does so in a fused kernel only for 16 bit from compute capability 8.0 on (flash, cuDNN); everything else falls to
+    plain products that keep the scores of all heads in memory, where a fused kernel takes repeated heads (torch's
+    sdp_utils.cpp, constraints of the efficient and of the CPU's flash kernel).
+    """
     sdpa = torch.nn.functional.scaled_dot_product_attention
 
     def attend(q: Any, k: Any, v: Any) -> Any:
         if q.shape[1] == k.shape[1]:
             return sdpa(q, k, v, is_causal=True)
-        if gqa:
+        if gqa and _fused_groups(torch, q):
             return sdpa(q, k, v, is_causal=True, enable_gqa=True)
         return sdpa(q, grouped(k, q.shape[1]), grouped(v, q.shape[1]), is_causal=True)
 
     return attend
+
+
+def _fused_groups(torch: Any, q: Any) -> bool:
+    if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return bool(torch.cuda.get_device_capability(q.device)[0] >= 8)
 
 
 def grouped(x: Any, heads: int) -> Any:

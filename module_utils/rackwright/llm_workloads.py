@@ -207,6 +207,10 @@ def answers(workload: Workload, wished: int, step_s: float, seconds: float) -> i
     return max(1, min(most, int(seconds / (step_s * each)))) if step_s > 0 else most
 
 
+#: Prompts that are timed one by one however short the time is.
+LEAST_PROMPTS = 5
+
+
 def prompts(wished: int, each_s: float, seconds: float) -> int:
-    """Return how many prompts to time one by one: ``wished`` or what fits in ``seconds``, at least 5."""
-    return max(5, min(wished, int(seconds / each_s))) if each_s > 0 else wished
+    """Return how many prompts to time one by one: ``wished`` or what fits in ``seconds``, at least the least."""
+    return max(LEAST_PROMPTS, min(wished, int(seconds / each_s))) if each_s > 0 else wished

@@ -102,6 +102,7 @@ def _used_by(session: Session, group: int) -> int | None:
             bench.torch, session.model, workload, group, bench.device, getattr(bench.torch, session.dtype)
         )
         decoder.fill(bench.torch.zeros(group, workload.prompt, device=bench.device, dtype=bench.torch.int64))
+        decoder.prepare(decoder.widths[-1])  # a graph has memory of its own, and the stream it is captured on as well
         bench.synchronize()
         return memory_now(bench)[0]
     except Exception as error:
@@ -119,7 +120,8 @@ def sweep(
     """Yield the operating points at growing batches, each with its share of the time that is left.
 
     A batch that does not fit ends the growth; half way back to the last one that did is tried instead, and again. One
-    that fits but exceeds the goal's memory is followed by one smaller by as many slots as it was too much.
+    that fits but exceeds the goal's memory is followed by one smaller by as many slots as it was too much. Where the
+    time left is too short for all, some between are left out and the largest stays.
 
     Raises:
         Exception: what torch raised, unless it says that the memory was too little for more than one sequence.
@@ -140,8 +142,29 @@ def sweep(
             continue
         yield result
         good = batch
+        queue = affordable(session, queue, result["details"], deadline - time.monotonic())
         if not queue and not corrected:
             queue, corrected = _less(session, result, goal, batch), True
+
+
+def affordable(session: Session, queue: list[int], details: dict[str, Any], seconds: float) -> list[int]:
+    """Return what of the queue can be measured in the seconds, evenly spaced; always the largest.
+
+    A point takes at least one answer, five prompts and its graphs. Its step is longer than that of the last point as
+    the bytes it reads are more.
+    """
+    if not queue or details.get("tpot_ms") is None:
+        return queue
+    workload, weights = session.workload, session.weights.read
+    read = llm_workloads.step_bytes(workload, details["batch"], weights, session.cache_bytes)
+    fixed = details["compile_s"] + llm_workloads.LEAST_PROMPTS * details["ttft_ms"]["p50"] / 1e3
+    answer = (workload.output - 1) * details["tpot_ms"] / 1e3 / read
+
+    def least(batch: int) -> float:
+        return fixed + answer * llm_workloads.step_bytes(workload, batch, weights, session.cache_bytes)
+
+    every = (queue[::-1][::stride][::-1] for stride in range(1, len(queue)))
+    return next((some for some in every if sum(map(least, some)) <= seconds), queue[-1:])
 
 
 def _attempt(

@@ -15,7 +15,7 @@ from typing import Any
 from rackwright import llm_model, llm_workloads, measure
 from rackwright.errors import InvalidInputError
 from rackwright.gpu_watch import Watch
-from rackwright.llm_decode import Decoder, kernels
+from rackwright.llm_decode import Decoder, Kernel, kernels
 from rackwright.llm_measure import measure_point
 from rackwright.torch_bench import Bench, WrongAnswerError
 from rackwright.torch_llm import llm_inference_suite, open_session
@@ -192,6 +192,21 @@ def test_a_narrow_window_gives_what_a_wide_one_gives() -> None:
         decoder.fill(some_tokens(2, 20))
         found.append(torch.stack([decoder.step(width) for _ in range(4)]))
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_way_of_attention_that_reads_unused_places_is_told_from_one_that_does_not() -> None:
+    for name in SHAPES:
+        for dtype in (torch.float32, torch.bfloat16):
+            model, one = built(name, dtype), load(name)
+            decoder = Decoder(torch, model, one, 2, "cpu", dtype)
+            decoder.prefill(some_tokens(1, one.prompt))
+            width = decoder.widths[-1]
+            for kernel in kernels(torch, on_gpu=False):
+                assert decoder.difference(kernel, width) < 0.01, (name, dtype, kernel.name)
+                ignoring = Kernel("x", lambda q, k, v, bias, attend=kernel.attend: attend(q, k, v, bias * 0.0))
+                assert not decoder.difference(ignoring, width) <= 0.03  # -inf * 0 is not a number
+                blind = Kernel("x", lambda q, k, v, bias, attend=kernel.attend: attend(q, k, v, torch.zeros_like(bias)))
+                assert decoder.difference(blind, width) > 0.03
 
 
 def test_rotation_depends_on_the_distance_only_and_keeps_lengths() -> None:

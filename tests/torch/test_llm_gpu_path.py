@@ -92,7 +92,7 @@ class Cuda:
         return 1
 
     @contextlib.contextmanager
-    def graph(self, graph: Graph, pool: int) -> Iterator[None]:
+    def graph(self, graph: Graph, pool: int, stream: Any) -> Iterator[None]:
         assert pool == 1
         if self.refuse_capture:
             raise RuntimeError("operation not permitted when stream is capturing")

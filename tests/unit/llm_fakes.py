@@ -43,9 +43,11 @@ class FakeCuda:
         self.log, self.failure = log, failure
         self.used, self.total = 10 * GIB, 80 * GIB
         self.CUDAGraph = FakeGraph
-        self.pools = 0
+        self.pools = self.streams = 0
+        self.captured_on: list[int] = []
 
     def Stream(self) -> Any:
+        self.streams += 1
         return SimpleNamespace(wait_stream=lambda other: self.log.append("side waits"))
 
     def current_stream(self) -> Any:
@@ -62,8 +64,9 @@ class FakeCuda:
         return self.pools
 
     @contextlib.contextmanager
-    def graph(self, graph: FakeGraph, pool: Any) -> Iterator[None]:
+    def graph(self, graph: FakeGraph, pool: Any, stream: Any) -> Iterator[None]:
         self.log.append("capture")
+        self.captured_on.append(id(stream))
         yield
         if self.failure is not None:
             raise self.failure

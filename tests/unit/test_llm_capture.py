@@ -123,8 +123,8 @@ class TrialDecoder:
     widths = (576, 640)
     workload = MHA
 
-    def __init__(self, clock: list[float], seconds: dict[str, float | Exception]) -> None:
-        self.clock, self.seconds, self.kernel = clock, seconds, Kernel("none", print)
+    def __init__(self, clock: list[float], seconds: dict[str, float | Exception], wrong: dict[str, float]) -> None:
+        self.clock, self.seconds, self.wrong, self.kernel = clock, seconds, wrong, Kernel("none", print)
 
     def use(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -138,14 +138,20 @@ class TrialDecoder:
     def start(self, length: int) -> None:
         assert length == MHA.prompt
 
+    def difference(self, kernel: Kernel, width: int) -> float:
+        assert (kernel.name, width) == (self.kernel.name, 640)
+        return self.wrong.get(kernel.name, 0.002)
+
     def advance(self, width: int) -> None:
         self.clock[0] += float(self.seconds[self.kernel.name])  # type: ignore[arg-type]
 
 
-def chosen(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float | Exception]) -> tuple[Any, Any, Any]:
+def chosen(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float | Exception], **wrong: float
+) -> tuple[Any, Any, Any]:
     clock = [0.0]
     monkeypatch.setattr(llm_measure.time, "perf_counter", lambda: clock[0])
-    trial = TrialDecoder(clock, seconds)
+    trial = TrialDecoder(clock, seconds, wrong)
     candidates = [Kernel(name, print) for name in seconds]
     tried, step_s = llm_measure.choose(trial, lambda: None, candidates)
     return tried, step_s, trial.kernel.name
@@ -158,6 +164,21 @@ def test_the_fastest_way_that_runs_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     assert tried["b"] == "RuntimeError: No available kernel. Aborting execution."
     assert tried["d"] == "OutOfMemoryError: x"
     assert tried["a"] == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("difference", [0.33, float("nan")])
+def test_a_fast_way_that_gives_another_answer_is_not_used(monkeypatch: pytest.MonkeyPatch, difference: float) -> None:
+    tried, _, name = chosen(monkeypatch, {"a": 0.03, "b": 0.01}, b=difference)
+    assert name == "a"
+    assert str(tried["b"]).startswith("WrongAnswerError: attention differs by")
+
+
+def test_all_decoders_of_a_device_capture_on_one_stream() -> None:
+    torch = FakeTorch()
+    for _ in range(3):
+        decoder(torch).prepare(640)
+    assert torch.cuda.streams == 1
+    assert len(set(torch.cuda.captured_on)) == 1
 
 
 def test_when_no_way_runs_the_last_reason_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,11 @@ def test_a_large_batch_is_filled_with_copies_and_its_time_is_in_proportion(
 class PlanDecoder:
     """Uses memory as a real one does: its slots, and what prompts take beside them."""
 
+    widths = (576, 640)
+
+    def prepare(self, width: int) -> None:
+        assert width == 640, "the widest graph needs most"
+
     def __init__(self, torch: Any, model: Any, workload: Any, batch: int, device: str, dtype: Any) -> None:
         self.torch, self.batch = torch, batch
 
@@ -192,3 +197,23 @@ def test_a_card_too_small_for_the_weights_is_judged_without_building_them(monkey
     assert only["details"]["verdict"] == "unattainable"
     assert "weights of 13.5 GB" in only["details"]["reason"]
     assert only["details"]["point"] is None
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "seconds", "kept"),
+    [
+        (4.0, 115.0, [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1375]),  # a fast card has time for all
+        (56.0, 100.0, [32, 1375]),  # GB10 at the level standard
+        (56.0, 0.0, [1375]),
+        (None, 0.0, [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1375]),
+    ],
+)
+def test_a_slow_card_leaves_out_batches_between_and_keeps_the_largest(
+    step_ms: float | None, seconds: float, kept: list[int]
+) -> None:
+    gqa = llm_workloads.find("7b-gqa4")
+    weights = llm_workloads.read_bytes(gqa.shape)
+    one = Session(bench(FakeTorch()), None, gqa, "bfloat16", Weights(weights, weights), Peaks())
+    queue = llm_workloads.batches(1375, "standard")[1:]
+    details = {"batch": 1, "tpot_ms": step_ms, "compile_s": 4.0, "ttft_ms": {"p50": 100.0}}
+    assert torch_llm.affordable(one, queue, details, seconds) == kept
