@@ -42,20 +42,20 @@ class ActionModule(ControlAction):
             else:
                 silent[name] = _why(result)
         directory = reports.from_here(options["reports_dir"])
-        unwritten: RackwrightError | None = None
+        unwritten = None
         if not self._task.check_mode:
             # a full disk here is no reason to keep silent about broken nodes: the table comes first, then the failure
             try:
                 health_reports.write(directory, documents)
             except RackwrightError as error:
-                unwritten = error
+                unwritten = str(error)
         location = None if self._task.check_mode else os.path.join(directory, "health")
         if unwritten:
             location = f"not all are written. {unwritten}"
         failed = health_reports.failed(documents, silent, options["fail_at"])
         return {
-            **({"failed": True, **unwritten.to_result()} if unwritten else {}),
             "changed": False,
+            "unwritten": unwritten,
             "severities": {
                 **{name: told["severity"] for name, told in documents.items()},
                 **dict.fromkeys(silent, "silent"),

@@ -54,11 +54,6 @@ class CallbackModule(CallbackBase):
         elif text:
             self._display.display(text if result.task.action == "update_state" else f"\n{text}\n")
 
-    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """Print what a report had to tell although it could not be written."""
-        if result.task.action in _AT_ONCE and result.result.get("table_text"):
-            self._display.display(f"\n{result.result['table_text']}\n")
-
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Print the table below the recap."""
         if self._text:

@@ -121,6 +121,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+unwritten:
+  description: Why reports, proofs or history could not be written; null where they were, and in check mode.
+  returned: success, with O(mode=judge)
+  type: str
 verdicts:
   description:
     - Per node C(verdict) (V(pass), V(warn), V(unattainable) or V(fail)), C(verdict_text), C(simulated) and C(reasons).

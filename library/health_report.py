@@ -46,6 +46,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+unwritten:
+  description: Why reports could not be written, in a sentence; null where they were, or in check mode.
+  returned: success
+  type: str
 severities:
   description: Worst severity by host; silent for one that gave no answer.
   returned: success

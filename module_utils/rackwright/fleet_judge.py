@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import history, history_store, proof, reports, speed_table, verdict, verdict_repeat
+from .errors import RackwrightError
 from .evidence import read_evidence
 from .verdict_record import Evidence
 from .verdict_relative import Relative
@@ -67,23 +68,27 @@ def repeats(nodes: Mapping[str, Any], options: Options) -> dict[str, list[str]]:
 def judge_run(nodes: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """Return what fleet_verdict returns, after writing reports, proofs and history (not in check mode).
 
+    Where those cannot be written, ``unwritten`` says why, beside a whole answer: what took an hour to measure is told.
+
     Raises:
         InvalidInputError: evidence, gates or rows that mean nothing.
-        ReportError: a report could not be written.
-        HistoryError: the history could not be written.
     """
     evidence = _evidence(nodes, options) if nodes or options.skipped is None else {}
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     kept = history_store.read(options.directory)
     documents, relative = verdict.judge_fleet(evidence, kept.document)
     notes = [kept.problem] if kept.problem else []
-    if documents and not options.check_mode:
-        reports.write_reports(options.directory, options.run_id, documents, relative.stragglers)
-        with history_store.locked(options.directory):
-            _remember_proofs(options, documents, evidence, at)
-            moved = _remember_numbers(options, documents, relative)
-        notes += [f"The damaged history is now {moved}; a new one begins with this run."] if moved else []
-    location = os.path.join(options.directory, "fleet.json") if documents and not options.check_mode else None
+    writes = bool(documents) and not options.check_mode
+    unwritten = None
+    if writes:
+        for node in documents:  # a name that can be no file is a mistake of the inventory, not of the disk
+            reports.file_name(node)
+        try:
+            notes += _write(options, documents, evidence, relative, at)
+        except RackwrightError as error:
+            unwritten = str(error)
+            notes.append(unwritten)
+    location = os.path.join(options.directory, "fleet.json") if writes and not unwritten else None
     ordered = list(documents.values())
     if options.skipped is None:
         text = reports.table_text(ordered, location, options.run_id, options.check_mode, notes)
@@ -93,6 +98,7 @@ def judge_run(nodes: Mapping[str, Any], options: Options) -> dict[str, Any]:
         )
     return {
         "changed": False,
+        "unwritten": unwritten,
         "verdicts": {node: {key: document[key] for key in _SHOWN} for node, document in documents.items()},
         "digests": {node: _digest(document, at) for node, document in documents.items() if _speaks(document, options)},
         "failed_nodes": [document["node"] for document in ordered if document["verdict"] == verdict.FAIL],
@@ -102,6 +108,21 @@ def judge_run(nodes: Mapping[str, Any], options: Options) -> dict[str, Any]:
         "table_text": text,
         **({"fleet_report": location} if location else {}),
     }
+
+
+def _write(
+    options: Options,
+    documents: Mapping[str, Mapping[str, Any]],
+    evidence: Mapping[str, Evidence],
+    relative: Relative,
+    at: str,
+) -> list[str]:
+    """Write reports, proofs and history; return what there is to say about them."""
+    reports.write_reports(options.directory, options.run_id, documents, relative.stragglers)
+    with history_store.locked(options.directory):
+        _remember_proofs(options, documents, evidence, at)
+        moved = _remember_numbers(options, documents, relative)
+    return [f"The damaged history is now {moved}; a new one begins with this run."] if moved else []
 
 
 def _evidence(nodes: Mapping[str, Any], options: Options) -> dict[str, Evidence]:

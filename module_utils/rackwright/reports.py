@@ -85,7 +85,8 @@ def table_text(
     lines += ["", totals(documents)]
     for note in notes:
         lines += textwrap.wrap(f"Note: {note}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-    lines += [f"Reports: {location} (run {run_id})"] if location else ["Reports: none are written in check mode"]
+    if location or check_mode:
+        lines.append(f"Reports: {location} (run {run_id})" if location else "Reports: none are written in check mode")
     return "\n".join(lines)
 
 

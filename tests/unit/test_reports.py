@@ -109,10 +109,13 @@ def test_a_full_disk_leaves_the_old_reports(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(reports.os, "replace", full)
     result = judged(tmp_path)
-    assert result["failed"] is True
-    assert result["msg"].startswith("Could not write the report on ")
-    assert "No space left on device" in result["msg"]
-    assert "earlier runs are intact" in result["msg"]
+    assert result["unwritten"].startswith("Could not write the report on ")
+    assert "No space left on device" in result["unwritten"]
+    assert "earlier runs are intact" in result["unwritten"]
+    told = " ".join(result["table_text"].split())
+    assert "Note: Could not write the report on " in told
+    assert ": fail" in told
+    assert "Reports:" not in result["table_text"]
     assert (tmp_path / "fleet.json").read_bytes() == before
     assert list(tmp_path.rglob(".report-*")) == []
 
@@ -135,8 +138,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_no_half_file(
 def test_a_directory_that_cannot_be_made_is_a_clear_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = judged(tmp_path / "file")
-    assert result["kind"] == "report"
-    assert "rackwright_reports" in result["msg"]
+    assert "rackwright_reports" in result["unwritten"]
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".", "..", "", "x" * 300])

@@ -61,6 +61,15 @@ def test_bad_nodes_fail_the_run_after_reports_and_table(site: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_what_was_measured_is_told_even_where_it_cannot_be_written(site: Path) -> None:
+    (site / "reports").write_text("no directory", encoding="utf-8")
+    done = prove(site, {"gpu-a": GOOD, "bad": {"facts": gpu(situation="no_driver"), "benchmark": BENCHMARK}})
+    assert done.returncode == 2
+    _recap, table = done.stdout.split("Rackwright verdicts")
+    assert "2 node(s): 1 pass, 0 warn, 1 fail." in table
+    assert "Note: Could not write the report on" in " ".join(table.split())
+
+
 def test_a_fleet_of_which_nobody_answers_still_gets_its_verdicts(site: Path) -> None:
     elsewhere = {"vars": {**AWAY["vars"], "ansible_port": 10}}
     done = prove(site, {"a": AWAY, "b": elsewhere})
