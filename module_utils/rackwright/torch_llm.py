@@ -32,7 +32,7 @@ def llm_inference_suite(bench: Bench) -> Iterator[dict[str, Any]]:
 
     Raises:
         InvalidInputError: options name an unknown workload or goal.
-        NotEnoughMemoryError: the model would fit on this card, but others use its memory.
+        NotEnoughMemoryError: the model would fit on this card, but others use its memory; on a CPU, it is too large.
     """
     started = time.monotonic()
     workload = llm_workloads.chosen(bench.options, bench.on_gpu)
@@ -60,13 +60,28 @@ def llm_inference_suite(bench: Bench) -> Iterator[dict[str, Any]]:
 def open_session(bench: Bench, workload: Workload, dtype: str) -> Session:
     """Return the model on the device, with what is known of its weights and of the device."""
     started = time.perf_counter()
+    weights, peaks = llm_metrics.weights_of(workload, dtype), llm_metrics.peaks_of(bench.peak, dtype)
+    if not bench.on_gpu:
+        _spare_the_host(bench, workload, weights.total)
     torch_type = getattr(bench.torch, dtype)
     model = llm_model.build(
         bench.torch, workload.shape, bench.device, torch_type, bench.seed, workload.theta, workload.slot
     )
     bench.synchronize()
-    weights, peaks = llm_metrics.weights_of(workload, dtype), llm_metrics.peaks_of(bench.peak, dtype)
     return Session(bench, model, workload, dtype, weights, peaks, build_s=time.perf_counter() - started)
+
+
+def _spare_the_host(bench: Bench, workload: Workload, weights: float) -> None:
+    """Refuse a model that would take most of a host's memory.
+
+    A GPU says no to an allocation; a host says yes and its kernel then kills a process of its choice.
+    """
+    free = bench.free_bytes()
+    if weights > free / 2:
+        raise NotEnoughMemoryError(
+            f"the weights of {workload.name} take {weights / 1e9:.1f} GB on a CPU, more than half of the "
+            f"{free / 1e9:.1f} GB that are free; the workload {llm_workloads.DEFAULT_CPU} shows that everything works"
+        )
 
 
 def most_sequences(session: Session, goal: Goal) -> int:

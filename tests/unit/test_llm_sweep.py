@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from ansible.module_utils.rackwright import llm_measure, llm_workloads, torch_ll
 from ansible.module_utils.rackwright.llm_goal import Goal
 from ansible.module_utils.rackwright.llm_measure import Session
 from ansible.module_utils.rackwright.llm_metrics import Peaks, Weights
-from ansible.module_utils.rackwright.torch_bench import NotEnoughMemoryError
+from ansible.module_utils.rackwright.torch_bench import Bench, NotEnoughMemoryError
 
 MHA = llm_workloads.find("llama2-7b-mha")
 SLOT = llm_workloads.slot_bytes(MHA)
@@ -217,3 +218,17 @@ def test_a_slow_card_leaves_out_batches_between_and_keeps_the_largest(
     queue = llm_workloads.batches(1375, "standard")[1:]
     details = {"batch": 1, "tpot_ms": step_ms, "compile_s": 4.0, "ttft_ms": {"p50": 100.0}}
     assert torch_llm.affordable(one, queue, details, seconds) == kept
+
+
+@pytest.mark.parametrize(("free", "refused"), [(26e9, True), (60e9, False)])
+def test_a_cpu_is_not_filled_until_the_kernel_kills_somebody(
+    monkeypatch: pytest.MonkeyPatch, free: float, refused: bool
+) -> None:
+    monkeypatch.setattr(Bench, "free_bytes", lambda self: int(free))
+    on_cpu = dataclasses.replace(bench(FakeTorch()), device="cpu")
+    built: list[str] = []
+    monkeypatch.setattr(torch_llm.llm_model, "build", lambda torch, shape, device, *_: built.append(device))
+
+    with pytest.raises(NotEnoughMemoryError, match="of llama2-7b-mha take") if refused else contextlib.nullcontext():
+        torch_llm.open_session(on_cpu, MHA, "bfloat16")
+    assert built == ([] if refused else ["cpu"])
