@@ -66,7 +66,8 @@ def _no_document(evidence: Evidence) -> Check | None:
         reason = f"not measured: health asks for {asked}, and load would not make it better"
         return check("torch.import", NOT_MEASURED, "node", reason=reason)
     if evidence.check_mode:
-        reason = "check mode: the benchmark was planned, not run"
+        # the module says which devices it would measure and how long that takes
+        reason = str(result.get("msg") or "Check mode: the benchmark was planned, not run")
         return check("torch.import", NOT_MEASURED, "node", reason=reason)
     if result.get("failed"):
         reason = f"no proof: torch_benchmark failed: {' '.join(str(result.get('msg') or 'no message').split())}"

@@ -531,6 +531,12 @@ def test_check_mode_is_no_proof_and_no_failure_of_the_benchmark() -> None:
     assert only_reason(document).startswith("not measured: torch.import")
 
 
+def test_check_mode_tells_how_long_the_benchmark_would_take() -> None:
+    planned = "Check mode: nothing was measured. It would take about 60 s on cuda:0."
+    document = judge(evidence(gpu(simulated=True), {"skipped": True, "plan": {}, "msg": planned}), check_mode=True)
+    assert any("It would take about 60 s on cuda:0" in reason for reason in document["reasons"])
+
+
 @given(st.lists(st.sampled_from(STATUSES)))
 def test_verdict_is_never_better_than_its_worst_check(found: list[str]) -> None:
     checks = [check("a.b", status, "x", reason="why") for status in found]
