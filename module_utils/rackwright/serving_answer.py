@@ -41,6 +41,7 @@ class Answer:
         reusable: the connection can carry another request.
         token_s: time of every piece of text.
         end_s: time of the last piece or of the reason of the end.
+        model: name of the model that answers, as the server gives it; None while it gives none.
         error: class of the failure, None so far; ``detail`` says it in words.
         touched: at least one byte came.
     """
@@ -54,6 +55,7 @@ class Answer:
         self.end_s = 0.0
         self.usage: dict[str, int] = {}
         self.finish_reason: str | None = None
+        self.model: str | None = None
         self.error: str | None = None
         self.detail = ""
         self._response = ResponseParser()
@@ -165,6 +167,8 @@ class Answer:
             self._fail("server_error", _text_of(event["error"]))
             return
         self._usage(event.get("usage"))
+        if self.model is None and isinstance(event.get("model"), str):
+            self.model = event["model"]
         choices = event.get("choices")
         for choice in choices if isinstance(choices, list) else []:
             if isinstance(choice, dict):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from .serving_answer import Answer
 from .serving_client import Client, clock
 from .serving_prompts import Prompt, body
 from .serving_timeline import Timeline
@@ -25,12 +26,16 @@ _HEARTBEAT_S = 0.02
 
 @dataclass(frozen=True)
 class Query:
-    """What every request has in common."""
+    """What every request has in common.
+
+    ``gives_reason``: the server says why an answer ended, so one that ends without a reason was broken off.
+    """
 
     chat: bool
     model: str
     max_tokens: int
     ignore_eos: bool
+    gives_reason: bool = False
 
     @property
     def path(self) -> str:
@@ -112,6 +117,17 @@ async def offer(client: Client, query: Query, prompts: Iterator[Prompt], load: L
     return run.offered
 
 
+def broken_off(answer: Answer, query: Query) -> str | None:
+    """Return why an answer that looks whole is none, or None. Pure.
+
+    A server that drops a request for a newer one (llama-cpp-python with ``interrupt_requests``) ends the stream with
+    ``[DONE]`` like any other. Taken for an answer, it would be the quickest of all.
+    """
+    if answer.error not in (None, "no_tokens") or answer.finish_reason is not None or not query.gives_reason:
+        return None
+    return f"the stream ended after {len(answer.token_s)} pieces without a reason: the server broke the answer off"
+
+
 def _body(query: Query, prompt: Prompt) -> dict[str, object]:
     return body(prompt, query.chat, query.model, query.max_tokens, query.ignore_eos)
 
@@ -185,6 +201,9 @@ class _Run:
             timeline.end_s = timeline.start_s
             return
         answer = await self.client.ask(self.query.path, _body(self.query, prompt))
+        cause = broken_off(answer, self.query)
+        if cause:
+            answer.error, answer.detail = "broken_stream", cause
         timeline.token_s = [moment - self.begin for moment in answer.token_s]
         timeline.end_s = self._now() if answer.error else answer.end_s - self.begin
         timeline.input_tokens = answer.usage.get("prompt_tokens")

@@ -142,6 +142,17 @@ def measure(timelines: Sequence[Timeline], duration_s: float, slo: Mapping[str, 
     return result
 
 
+def gone_after_s(timelines: Sequence[Timeline]) -> float | None:
+    """Return when a server that stopped listening gave its last answer; None while it listens.
+
+    It has gone when the last request that was sent found nobody. 0 when nothing was answered at all.
+    """
+    sent = [entry for entry in timelines if entry.error != "not_sent"]
+    if not sent or max(sent, key=lambda entry: entry.start_s).error not in ("refused", "unreachable"):
+        return None
+    return max((entry.end_s for entry in sent if entry.ok), default=0.0)
+
+
 def queueing(timelines: Sequence[Timeline]) -> dict[str, float | None]:
     """Return how long answered requests waited in the client for ``max_concurrency``."""
     return spread([entry.start_s - entry.released_s for entry in timelines if entry.ok])

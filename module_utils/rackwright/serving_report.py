@@ -66,7 +66,9 @@ def table_text(document: Mapping[str, Any], report: str | None = None) -> str:
     best = document["best"]
     lines.append(f"verdict: {verdict}{f' at rate {best}' if best else ''}")
     lines += bullets(document["reasons"])
-    lines += bullets([f"note: {note}" for point in document["points"] for note in point["notes"]])
+    # what holds for every rate is said once
+    said = dict.fromkeys(note for point in document["points"] for note in point["notes"])
+    lines += bullets([f"note: {note}" for note in said])
     if report:
         lines.append(f"report: {report}")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ import datetime
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import serving_goals, serving_metrics, serving_prompts, serving_schedule
@@ -101,17 +101,20 @@ async def run(request: Request, client: Client) -> dict[str, Any]:
     try:
         model = request.model or await first_model(client, request.wait_s)
         query = Query(request.chat, model, request.max_tokens, request.ignore_eos)
-        words, server = await probe(client, query, request)
-        document = {**_head(request, model), "server": server, "planned": [], "points": []}
+        words, answer = await probe(client, query, request)
+        query = replace(query, gives_reason=answer.finish_reason is not None)
+        document = {**_head(request, model), "server": answer.server, "planned": [], "points": []}
+        document["answered_as"] = answer.model
         document["prompts"]["words"] = words
         for rate, load in zip(request.rates, loads):
             point = await measure_rate(request, client, query, words, rate, load)
+            point["notes"] += other_model(model, answer.model)
             document["points"].append(point)
-            if point["failed"] >= request.max_failures:
+            if point["failed"] >= request.max_failures or point["server_gone_after_s"] is not None:
                 break
     finally:
         client.close()
-    return {**document, **serving_goals.judge_run(document["points"])}
+    return {**document, **_judged(document["points"])}
 
 
 async def first_model(client: Client, wait_s: float) -> str:
@@ -132,8 +135,8 @@ async def first_model(client: Client, wait_s: float) -> str:
     return first
 
 
-async def probe(client: Client, query: Query, request: Request) -> tuple[int | None, str | None]:
-    """Send one request; return how many words make the wished prompt, and what the server calls itself.
+async def probe(client: Client, query: Query, request: Request) -> tuple[int | None, Answer]:
+    """Send one request; return how many words make the wished prompt, and the answer.
 
     Raises:
         ProbeError: it is not answered in full.
@@ -143,13 +146,14 @@ async def probe(client: Client, query: Query, request: Request) -> tuple[int | N
     answer = await _until_ready(client, query.path, asked, request.wait_s)
     if answer.error:
         step = ERRORS[answer.error]
-        if answer.http_status in (400, 422) and query.ignore_eos:
+        # not for any 400: the same status says that the model is another one or the prompt too long
+        if query.ignore_eos and "ignore_eos" in answer.detail:
             step = "Read the server's message; set ignore_eos to false for an engine that does not know it"
         raise _silent(client, "ask the model", answer.error, answer.detail, step)
     if request.prompts:
-        return None, answer.server
+        return None, answer
     words = serving_prompts.words_for(request.prompt_tokens, prompt.words, answer.usage.get("prompt_tokens"))
-    return words, answer.server
+    return words, answer
 
 
 async def measure_rate(
@@ -177,6 +181,7 @@ def point_of(offered: Offered, rate: str, request: Request, open_loop: bool) -> 
     point.update(serving_metrics.measure(timelines, offered.duration_s, request.slo))
     point["client_queue_time_ms"] = serving_metrics.queueing(timelines)
     point["errors"] = serving_metrics.errors(timelines)
+    point["server_gone_after_s"] = serving_metrics.gone_after_s(timelines)
     point["client"] = {
         "schedule_lag_ms": serving_metrics.spread([entry.released_s - entry.planned_s for entry in timelines]),
         "loop_lag_ms": serving_metrics.spread(offered.loop_lag_s),
@@ -203,13 +208,27 @@ def notes(point: Mapping[str, Any], request: Request) -> list[str]:
         found.append(f"{share:.0%} of the input came from the server's prefix cache: give another seed for a cold TTFT")
     mean = point["total_output_tokens"] / point["completed"] if point["completed"] else None
     own = any(prompt.max_tokens for prompt in request.prompts)
-    if mean is not None and request.ignore_eos and not own and mean < 0.95 * request.max_tokens:
-        found.append(
-            f"answers ended after {mean:.0f} of {request.max_tokens} tokens: the engine does not ignore the end"
+    # llama.cpp, for one, answers until its context is full and calls that a length too
+    by_length = set(point["finish_reasons"]) == {"length"}
+    short = mean is not None and not own and mean < 0.95 * request.max_tokens
+    # where pieces are counted, a piece of two tokens is no early end
+    if short and (counted["output"] == "usage" if by_length else request.ignore_eos):
+        why = (
+            "the server's context or a limit of its own ended them"
+            if by_length
+            else "the engine does not ignore the end"
         )
+        found.append(f"answers ended after {mean:.0f} of {request.max_tokens} tokens: {why}")
     if request.prompts and point["completed"] + point["failed"] > len(request.prompts):
         found.append(f"the {len(request.prompts)} prompts were repeated; a prefix cache answers repetitions faster")
-    return found
+    return found + _gone(point)
+
+
+def other_model(asked: str, answered: str | None) -> list[str]:
+    """Return a note where the server answers with another model than it was asked for: some serve any name."""
+    if answered is None or answered == asked:
+        return []
+    return [f"the server answered as {answered}, whatever the name that was asked for"]
 
 
 def merge(documents: Sequence[Mapping[str, Any]], broken_off: str | None = None) -> dict[str, Any]:
@@ -234,10 +253,7 @@ def merge(documents: Sequence[Mapping[str, Any]], broken_off: str | None = None)
             raise InvalidInputError("put the results together", "results", cause, "Give the rates of one benchmark")
     points = [point for entry in documents for point in entry["points"]]
     planned = [entry for document in documents for entry in document["planned"]]
-    judged = serving_goals.judge_run(points)
-    if broken_off:
-        judged = {**judged, "verdict": serving_goals.FAIL, "reasons": [f"broken off: {broken_off}", *judged["reasons"]]}
-    return {**documents[0], "planned": planned, "points": points, **judged}
+    return {**documents[0], "planned": planned, "points": points, **_judged(points, broken_off)}
 
 
 def most_shown(timelines: Sequence[Timeline], request: Request) -> dict[str, float]:
@@ -260,6 +276,22 @@ def most_shown(timelines: Sequence[Timeline], request: Request) -> dict[str, flo
         "output_throughput": output,
         "total_token_throughput": output + inputs / seconds,
     }
+
+
+def _gone(point: Mapping[str, Any]) -> list[str]:
+    seconds = point.get("server_gone_after_s")
+    return [] if seconds is None else [f"nothing listened any more after the last answer at {seconds:.1f} s"]
+
+
+def _judged(points: Sequence[Mapping[str, Any]], broken_off: str | None = None) -> dict[str, Any]:
+    """Return the judgement of the run; a server that stopped answering has failed, whatever it showed before."""
+    judged = serving_goals.judge_run(points)
+    gone = [f"rate {point['request_rate']}: {words}" for point in points for words in _gone(point)]
+    causes = [broken_off] if broken_off else gone
+    if causes:
+        reasons = [*(f"broken off: {cause}" for cause in causes), *judged["reasons"]]
+        judged = {**judged, "verdict": serving_goals.FAIL, "reasons": reasons}
+    return judged
 
 
 async def _until_ready(client: Client, path: str, body: Mapping[str, Any] | None, wait_s: float) -> Answer:
@@ -291,6 +323,7 @@ def _head(request: Request, model: str | None) -> dict[str, Any]:
         "endpoint": "chat" if request.chat else "completions",
         "model": model,
         "server": None,
+        "answered_as": None,
         "prompts": {
             "file": request.prompts_file,
             "wished_tokens": None if request.prompts_file else request.prompt_tokens,

@@ -59,7 +59,8 @@ ERRORS = {
     "unreachable": "Check route and firewall between client and server",
     "tls": "Set ca_path to the authority that signed the server's certificate, or correct the host name in url",
     "timeout": "The server is overloaded or hangs: lower rate or max_concurrency, or raise request_timeout",
-    "http_status": "Read the server's message; 401, 403 want api_key, 404 another url or model, 429, 503 less load",
+    "http_status": "Read the server's message; 400, 422 want another option or model, 401, 403 api_key, 404 another "
+    "url or model, 429, 503 less load",
     "not_streamed": "Name an endpoint that streams: the time to the first token cannot be seen otherwise",
     "server_error": "Read the server's log: it broke off the answer with a message of its own",
     "broken_stream": "Read the server's and any proxy's log: the answer ended in the middle or was no event stream",

@@ -31,7 +31,8 @@ class Behaviour:
         tokens: pieces of text.
         first_ms: milliseconds before the first one; ``gap_ms`` between two.
         usage: whether the tokens are counted in the end, ``per_piece`` tokens for each piece.
-        status: anything but 200 is an error with ``message``.
+        status: anything but 200 is an error with ``message``, or with ``body`` as it is.
+        model: name of the model in every event, None for none.
         hang_after: pieces after which nothing more comes (-1: not even a head).
         drop_after: pieces after which the connection is closed.
         raw: bytes that are sent after the head in place of the events.
@@ -51,6 +52,8 @@ class Behaviour:
     cached_tokens: int | None = None
     status: int = 200
     message: str = "out of luck"
+    body: bytes | None = None
+    model: str | None = None
     hang_after: int | None = None
     drop_after: int | None = None
     raw: bytes | None = None
@@ -100,6 +103,7 @@ class FakeServer:
         self._lifetime_s = lifetime_s
         self._ready = threading.Event()
         self._stop: asyncio.Event | None = None
+        self._server: asyncio.AbstractServer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -128,9 +132,15 @@ class FakeServer:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 
+    def stop_listening(self) -> None:
+        """Refuse connections from now on; to be called by the plan, in the thread of the server."""
+        assert self._server is not None
+        self._server.close()
+
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, ssl=self._tls, backlog=1024)
+        self._server = server
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         with contextlib.suppress(asyncio.TimeoutError):
@@ -185,7 +195,7 @@ class FakeServer:
         if how.hang_after is not None and how.hang_after < 0:
             await asyncio.sleep(3600)
         if how.status != 200:
-            body = json.dumps({"error": {"message": how.message, "code": how.status}}).encode()
+            body = how.body or json.dumps({"error": {"message": how.message, "code": how.status}}).encode()
             writer.write(b"HTTP/1.1 %d Unhappy\r\nContent-Length: %d\r\n\r\n" % (how.status, len(body)) + body)
             await writer.drain()
             return True
@@ -244,7 +254,8 @@ class FakeServer:
         return usage
 
     async def _event(self, writer: asyncio.StreamWriter, event: dict[str, Any], how: Behaviour) -> None:
-        await self._chunk(writer, b"data: " + json.dumps(event).encode() + b"\n\n", how)
+        named = event if how.model is None else {**event, "model": how.model}
+        await self._chunk(writer, b"data: " + json.dumps(named).encode() + b"\n\n", how)
 
     @staticmethod
     async def _chunk(writer: asyncio.StreamWriter, data: bytes, how: Behaviour) -> None:

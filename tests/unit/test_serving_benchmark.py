@@ -138,7 +138,7 @@ def test_too_many_failures_end_the_sweep() -> None:
     [
         (
             Behaviour(status=401, message="no key"),
-            "401 Unhappy: no key. Read the server's message; 401, 403 want api_key",
+            "401 Unhappy: no key. Read the server's message; 400, 422 want another option or model, 401, 403 api_key",
         ),
         (
             Behaviour(status=400, message="ignore_eos?"),
