@@ -163,9 +163,10 @@ def summary_text(
     """Return what the run shows: counts, what is stale, unknown or unreadable, where the files are."""
     summary = document["summary"]
     health = {SEVERITIES.get(word, word): count for word, count in summary["health"].items()}
+    marks = [bool(node["simulated"]) for node in document["nodes"].values() if node["gpu"]]
+    simulated = ", simulated" if marks and all(marks) else ", some of them simulated" if any(marks) else ""
     lines = [
-        f"Exported {summary['nodes']} node(s) with {summary['gpus']} GPU(s)"
-        + (", some of them simulated" if document["simulated"] else ""),
+        f"Exported {summary['nodes']} node(s) with {summary['gpus']} GPU(s){simulated}",
         f"  verdict: {_counted(summary['verdict'])}",
         f"  health:  {_counted(health)}",
     ]
