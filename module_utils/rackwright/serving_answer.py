@@ -161,7 +161,9 @@ class Answer:
         except ValueError:
             event = None
         if not isinstance(event, dict):
-            self._fail("broken_stream", f"an event is no JSON object: {data[:80]!r}")
+            # transformers serve puts the words of an error into JSON without quoting them
+            kind = "server_error" if data.lstrip().startswith('{"error"') else "broken_stream"
+            self._fail(kind, f"an event is no JSON object: {data[: 80 if kind == 'broken_stream' else _DETAIL]!r}")
             return
         if event.get("error"):
             self._fail("server_error", _text_of(event["error"]))

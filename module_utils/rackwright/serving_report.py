@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .serving_goals import FAIL
 from .text_table import bullets, table
 
 COLUMNS = (
@@ -64,7 +65,8 @@ def table_text(document: Mapping[str, Any], report: str | None = None) -> str:
     lines += ["", *table(COLUMNS, [row(point) for point in document["points"]]), "latencies in ms", ""]
     verdict = document["verdict"].replace("_", " ")
     best = document["best"]
-    lines.append(f"verdict: {verdict}{f' at rate {best}' if best else ''}")
+    where = ", best rate" if document["verdict"] == FAIL else " at rate"
+    lines.append(f"verdict: {verdict}{f'{where} {best}' if best else ''}")
     lines += bullets(document["reasons"])
     # what holds for every rate is said once
     said = dict.fromkeys(note for point in document["points"] for note in point["notes"])

@@ -221,7 +221,7 @@ def notes(point: Mapping[str, Any], request: Request) -> list[str]:
         found.append(f"answers ended after {mean:.0f} of {request.max_tokens} tokens: {why}")
     if request.prompts and point["completed"] + point["failed"] > len(request.prompts):
         found.append(f"the {len(request.prompts)} prompts were repeated; a prefix cache answers repetitions faster")
-    return found + _gone(point)
+    return found
 
 
 def other_model(asked: str, answered: str | None) -> list[str]:
@@ -287,7 +287,7 @@ def _judged(points: Sequence[Mapping[str, Any]], broken_off: str | None = None) 
     """Return the judgement of the run; a server that stopped answering has failed, whatever it showed before."""
     judged = serving_goals.judge_run(points)
     gone = [f"rate {point['request_rate']}: {words}" for point in points for words in _gone(point)]
-    causes = [broken_off] if broken_off else gone
+    causes = [*gone, *([broken_off] if broken_off else [])]
     if causes:
         reasons = [*(f"broken off: {cause}" for cause in causes), *judged["reasons"]]
         judged = {**judged, "verdict": serving_goals.FAIL, "reasons": reasons}

@@ -259,7 +259,9 @@ def test_no_further_rate_is_offered_to_a_server_that_has_gone() -> None:
     assert [(entry["completed"], entry["failed"]) for entry in found["points"]] == [(6, 0), (1, 5)]
     assert found["points"][0]["server_gone_after_s"] is None
     assert point["server_gone_after_s"] > 0
-    assert any(note.startswith(words) for note in point["notes"])
     assert (found["verdict"], found["best"]) == ("fail", "inf")
     assert found["reasons"][0].startswith(f"broken off: rate inf: {words}")
-    assert merge([found])["verdict"] == "fail"
+    whole = merge([found], "Could not ask")
+    assert whole["verdict"] == "fail"
+    assert whole["reasons"][:2] == [found["reasons"][0], "broken off: Could not ask"]
+    assert "\nverdict: fail, best rate inf\n" in table_text(whole)

@@ -229,6 +229,7 @@ def test_what_counts_as_a_token(choice: dict[str, Any], token: bool) -> None:
         (sse("null"), "broken_stream", "no JSON object"),
         (sse({"error": {"message": "CUDA  out of\nmemory", "code": 500}}), "server_error", "CUDA out of memory"),
         (sse({"error": "overloaded"}), "server_error", "overloaded"),
+        (sse('{"error": "no "quotes" here"}'), "server_error", 'no "quotes" here'),  # as transformers writes it
         (sse(delta(role="assistant"), END, "[DONE]"), "no_tokens", "without a token (length)"),
         (sse("[DONE]"), "no_tokens", "no reason given"),
         (b"", "broken_stream", "stopped after 0 pieces"),
