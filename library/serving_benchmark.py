@@ -167,13 +167,13 @@ EXAMPLES = r"""
 RETURN = r"""
 serving_benchmark:
   description:
-    - C(schema), C(kind), C(run_id), C(host), C(url), C(endpoint), C(model), C(prompts), C(load), C(points), C(verdict)
-      (V(pass), V(warn), V(fail) or V(not_judged)), C(reasons) and C(best), the rate that meets all goals with the
-      highest output throughput, or null.
+    - C(schema), C(kind), C(run_id), C(host), C(url), C(endpoint), C(model), C(answered_as) (the model's name in the
+      first answer), C(prompts), C(load), C(points), C(verdict) (V(pass), V(warn), V(fail) or V(not_judged)),
+      C(reasons) and C(best), the rate that meets all goals with the highest output throughput, or null.
     - Each of C(points) has C(request_rate), the measures in vLLM's names (seconds, per second, or milliseconds where
       the name ends in C(_ms); null where nothing was measured), C(samples) behind the percentiles, C(errors) by class
-      with examples, C(client) (how late and busy it was), C(goals) with their states, C(verdict), C(reasons) and
-      C(notes).
+      with examples, C(server_gone_after_s) (the time of the last answer of a server that stopped listening, else
+      null), C(client) (how late and busy it was), C(goals) with their states, C(verdict), C(reasons) and C(notes).
     - In check mode C(planned) has the loads and C(points) is empty.
   returned: success
   type: dict
