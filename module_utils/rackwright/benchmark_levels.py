@@ -53,7 +53,6 @@ class Level:
     #: of the data type the device is made for; the acceptance shape first
     gemm_sizes: tuple[int, ...]
     other_gemm_sizes: tuple[int, ...]
-    memory_kinds: tuple[str, ...]
     memory_bytes: int
     correctness_size: int
     correctness_s: float
@@ -66,7 +65,6 @@ class Level:
     timeout_s: float
 
 
-_KINDS = ("copy", "read", "triad")
 #: On a CPU the point is that torch works and gives a number, not to characterise the machine.
 _CPU = Level(
     heat_s=0.3,
@@ -76,7 +74,6 @@ _CPU = Level(
     budget_s=0.4,
     gemm_sizes=(512,),
     other_gemm_sizes=(256,),
-    memory_kinds=_KINDS,
     memory_bytes=128 * MIB,
     correctness_size=256,
     correctness_s=0.2,
@@ -120,7 +117,6 @@ CUDA_LEVELS = {
         budget_s=1.0,
         gemm_sizes=(8192,),
         other_gemm_sizes=(8192,),
-        memory_kinds=_KINDS,
         memory_bytes=2 * GIB,
         correctness_size=4096,
         correctness_s=1.0,
@@ -140,7 +136,6 @@ CUDA_LEVELS = {
         budget_s=6.0,
         gemm_sizes=(8192, 4096, 16384),
         other_gemm_sizes=(8192,),
-        memory_kinds=_KINDS,
         memory_bytes=4 * GIB,
         correctness_size=8192,
         correctness_s=5.0,
@@ -160,7 +155,6 @@ CUDA_LEVELS = {
         budget_s=20.0,
         gemm_sizes=(8192, 4096, 16384),
         other_gemm_sizes=(8192, 4096, 16384),
-        memory_kinds=_KINDS,
         memory_bytes=4 * GIB,
         correctness_size=8192,
         correctness_s=60.0,

@@ -11,6 +11,7 @@ from typing import Any
 from . import llm_goal, llm_workloads
 from .benchmark_levels import EXACT_DTYPES, LEVEL_SUITES, LEVELS, SUITES, Level, burn_seconds, gemm_dtypes, level_for
 from .errors import InvalidInputError
+from .measure import TRAFFIC
 
 __all__ = [
     "LEVELS",
@@ -92,7 +93,7 @@ def _suite_seconds(suite: str, device: str, level: Level, count: int, options: M
         return 1.5 * count * (count - 1) * _PAIR_S
     fixed = {
         "kernel": 1.0,
-        "memory": measurement * len(level.memory_kinds),
+        "memory": measurement * len(TRAFFIC),
         "burn": burn_seconds(level, options) + (_BURN_EXTRA_S if device != "cpu" else 0.0),
         "llm_inference": level.llm_inference_s,
         "llm_training": level.llm_training_s,

@@ -26,8 +26,8 @@ def memory_suite(bench: Bench) -> Iterator[dict[str, Any]]:
         "read": lambda: torch.sum(source),
         "triad": lambda: torch.add(source, third, alpha=3.0, out=target),
     }
-    for kind in bench.level.memory_kinds:
-        yield _memory(bench, kind, kinds[kind], size)
+    for kind, work in kinds.items():
+        yield _memory(bench, kind, work, size)
 
 
 def _memory(bench: Bench, kind: str, work: Callable[[], Any], size: int) -> dict[str, Any]:
