@@ -160,6 +160,9 @@ def _entry(history: Mapping[str, Any], reading: Reading) -> dict[str, Any] | Non
 
 def _machine(history: Mapping[str, Any], cards: Sequence[str]) -> str | None:
     """The machine that has more than half of the same cards: it stays the same when one of them is replaced."""
+    own = history["machines"].get(cards[0])
+    if own is not None and own.get("cards") == list(cards):
+        return cards[0]  # nothing changed: to look through the fleet for every number takes minutes in a large one
     wanted = set(cards)
     shares = {
         name: len(wanted & set(entry.get("cards") or [])) / len(wanted) for name, entry in history["machines"].items()
