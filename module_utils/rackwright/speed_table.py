@@ -37,11 +37,13 @@ def text(
         skipped: node to the reason why it was not benchmarked again.
     """
     lines = ["Rackwright benchmark" + (" (check mode: nothing was measured)" if check_mode else "")]
-    ordered = sorted(documents, key=lambda document: _rank(document, stragglers))
+    worst = _worst(stragglers)
+    ordered = sorted(documents, key=lambda document: _rank(document, worst.get(str(document["node"]))))
     shown = ordered[:MAX_ROWS]
     if shown:
         lines.append("")
-        lines += table(COLUMNS, [row(document, stragglers) for document in shown], _SHRINK, _LEAST)
+        rows = [row(document, worst.get(str(document["node"]))) for document in shown]
+        lines += table(COLUMNS, rows, _SHRINK, _LEAST)
     if len(shown) < len(ordered):
         lines.append(f"... and {len(ordered) - len(shown)} more nodes, named in the fleet's report")
     lines += _straggler_lines(stragglers)
@@ -55,21 +57,24 @@ def text(
     return "\n".join(lines)
 
 
-def _rank(document: Mapping[str, Any], stragglers: Sequence[Mapping[str, Any]]) -> tuple[int, float, str]:
-    worst = _worst(str(document["node"]), stragglers)
+def _rank(document: Mapping[str, Any], worst: Mapping[str, Any] | None) -> tuple[int, float, str]:
     return VERDICTS.index(document["verdict"]), worst["fraction"] if worst else 1.0, str(document["node"])
 
 
-def _worst(node: str, stragglers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    own = [entry for entry in stragglers if entry["node"] == node]
-    return min(own, key=lambda entry: float(entry["fraction"])) if own else None
+def _worst(stragglers: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The worst entry of every node that has one."""
+    worst: dict[str, Mapping[str, Any]] = {}
+    for entry in stragglers:
+        known = worst.setdefault(str(entry["node"]), entry)
+        if entry["fraction"] < known["fraction"]:
+            worst[str(entry["node"])] = entry
+    return worst
 
 
-def row(document: Mapping[str, Any], stragglers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the row of one node: of each number that of its slowest GPU."""
+def row(document: Mapping[str, Any], worst: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the row of one node: of each number that of its slowest GPU, and its worst straggler where it has one."""
     every = [e for e in (document.get("benchmark") or {}).get("results") or [] if isinstance(e, Mapping)]
     results = [entry for entry in every if str(entry.get("device")) != "cpu"]
-    worst = _worst(str(document["node"]), stragglers)
     found = {name: _slowest(results, *wanted) for name, wanted in _WANTED.items()}
     if not results:
         shown = {name: _slowest(every, *wanted) for name, wanted in _WANTED.items()}
