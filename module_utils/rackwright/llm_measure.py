@@ -52,7 +52,7 @@ class Session:
     @property
     def cache_bytes(self) -> int:
         """Bytes of one cached element."""
-        return int(llm_workloads.FORMATS[self.dtype].bits // 8)
+        return measure.DTYPE_BYTES[self.dtype]
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any
 
 from . import llm_workloads
 from .llm_workloads import Workload
+from .measure import DTYPE_BYTES
 from .sizing_speed import prefill_flops
 
 #: By nearest rank the 99th percentile of fewer than 100 samples is their largest; a thousand make it steady.
@@ -48,7 +49,7 @@ class Weights:
 
 def weights_of(workload: Workload, dtype: str) -> Weights:
     """Return the bytes of the weights in a data type of torch."""
-    each = llm_workloads.FORMATS[dtype].bits / 8
+    each = DTYPE_BYTES[dtype]
     return Weights(
         llm_workloads.weight_bytes(workload.shape, each),
         llm_workloads.read_bytes(workload.shape, each),

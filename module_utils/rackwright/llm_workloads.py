@@ -13,19 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import InvalidInputError
-from .sizing_formats import Format
 from .sizing_memory import kv_bytes_per_token
 from .sizing_params import count
 from .sizing_shape import Shape
 
 #: Widths of the attention's window over the cache: one graph per width, so that a step reads little beyond its tokens.
 BUCKET = 64
-#: Data type of torch to the weight format of the sizing formulas; every parameter has the same width.
-FORMATS = {
-    "bfloat16": Format("bf16", 16.0, "all", "bf16", "2 bytes per parameter"),
-    "float16": Format("fp16", 16.0, "all", "bf16", "2 bytes per parameter"),
-    "float32": Format("fp32", 32.0, "all", "fp32", "4 bytes per parameter"),
-}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from .llm_goal import Goal
 from .llm_measure import LABEL, Session, measure_point, memory_now, release
 from .llm_quant import quantised_points
 from .llm_workloads import Workload
+from .measure import DTYPE_BYTES
 from .torch_bench import Bench, NotEnoughMemoryError, single
 
 Measure = Callable[[Session, int, float], dict[str, Any]]
@@ -40,8 +41,7 @@ def llm_inference_suite(bench: Bench) -> Iterator[dict[str, Any]]:
     dtype = llm_workloads.dtype_for(bench.device, bench.info.get("compute_capability"))
     weights, peaks = llm_metrics.weights_of(workload, dtype), llm_metrics.peaks_of(bench.peak, dtype)
     total = memory_now(bench)[1] if bench.on_gpu else None
-    cache_bytes = int(llm_workloads.FORMATS[dtype].bits // 8)
-    bound = llm_goal.ceiling(workload, weights, peaks, total, goal, cache_bytes)
+    bound = llm_goal.ceiling(workload, weights, peaks, total, goal, DTYPE_BYTES[dtype])
     points: list[dict[str, Any]] = []
     if not bench.on_gpu or bound["batch"] != 0:
         session = open_session(bench, workload, dtype)

@@ -14,6 +14,7 @@ from ansible.module_utils.rackwright.catalogue_specs import SPECS
 from ansible.module_utils.rackwright.errors import InvalidInputError
 from ansible.module_utils.rackwright.llm_goal import Goal
 from ansible.module_utils.rackwright.llm_metrics import Peaks, Weights
+from ansible.module_utils.rackwright.sizing_formats import Format
 from ansible.module_utils.rackwright.sizing_memory import Serving
 from ansible.module_utils.rackwright.sizing_speed import ceiling as planned_ceiling
 from ansible.module_utils.rackwright.sizing_targets import card_of_row
@@ -144,7 +145,7 @@ def test_the_ceiling_is_the_one_that_planning_computes() -> None:
         for load in (MHA, NARROW):
             found = llm_goal.ceiling(load, llm_metrics.weights_of(load, "bfloat16"), peaks, total, Goal())
             serving = Serving(load.prompt + load.output, found["batch"])
-            bf16 = llm_workloads.FORMATS["bfloat16"]
+            bf16 = Format("bf16", 16.0, "all", "bf16", "2 bytes per parameter")
             planned = planned_ceiling(load.shape, bf16, serving, card_of_row({**row, **SPECS[row["id"]]}), load.prompt)
             assert found["tokens_per_s"] == pytest.approx(planned["tokens_per_s"], rel=0.001)
             assert found["ttft_ms"] == pytest.approx(planned["ttft_ms"], rel=0.001)

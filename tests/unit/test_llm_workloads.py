@@ -12,6 +12,7 @@ import yaml
 
 from ansible.module_utils.rackwright import llm_workloads as loads
 from ansible.module_utils.rackwright.errors import InvalidInputError
+from ansible.module_utils.rackwright.measure import DTYPE_BYTES
 
 MODELS = Path(__file__).resolve().parents[2] / "roles/gpu_stack/files/tables/models.yml"
 MHA, GQA, NARROW, TINY = (loads.find(name) for name in ("llama2-7b-mha", "llama3-8b-gqa", "7b-gqa4", "tiny"))
@@ -99,7 +100,7 @@ def test_the_workload_is_the_asked_one_or_that_of_the_device(options: Any, on_gp
 )
 def test_the_data_type_is_what_the_device_serves_in(device: str, capability: Any, dtype: str) -> None:
     assert loads.dtype_for(device, capability) == dtype
-    assert dtype in loads.FORMATS
+    assert dtype in DTYPE_BYTES
 
 
 @pytest.mark.parametrize(
