@@ -14,14 +14,13 @@ from typing import Any
 
 from . import llm_workloads
 from .llm_workloads import Workload
-from .measure import DTYPE_BYTES
+from .measure import DTYPE_BYTES, DTYPE_SHORT
 from .sizing_speed import prefill_flops
 
 #: By nearest rank the 99th percentile of fewer than 100 samples is their largest; a thousand make it steady.
 FEW_SAMPLES, P99_SAMPLES = 100, 1000
 #: Below this fraction of the memory bandwidth one sequence is held up by something else than memory.
 LEAST_MBU = 0.4
-_KEYS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 _PERCENTILES = (("p50", 50), ("p95", 95), ("p99", 99))
 MEMORY, COMPUTE = "memory", "compute"
 
@@ -60,7 +59,7 @@ def peaks_of(peak: Mapping[str, Any] | None, dtype: str) -> Peaks:
     """Return the peaks for a data type of torch from the record of ``gpu_peak.peak_of``."""
     if peak is None:
         return Peaks()
-    key = _KEYS[dtype]
+    key = DTYPE_SHORT[dtype]
     bandwidth, tflops = peak.get("bandwidth_gbps"), (peak.get("tflops") or {}).get(key)
     return Peaks(
         bandwidth * 1e9 if bandwidth else None,

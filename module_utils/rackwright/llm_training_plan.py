@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .measure import DTYPE_SHORT
 from .sizing_params import count
 from .sizing_shape import Shape
 
@@ -27,8 +28,6 @@ _MIN_BATCH, _MIN_SEQUENCE = 2, 512
 
 #: What is timed of a technique whose steps are too long for the level: fp32 without TF32 on many a card.
 LEAST_STEPS = 2
-
-SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ def workload_name(workload: str, full_layers: int, layers: int) -> str:
 
 def techniques(plain_dtype: str, batch: int) -> list[Technique]:
     """Return the steps to compare on one device, the plain one first because the others are held against it."""
-    short = SHORT[plain_dtype]
+    short = DTYPE_SHORT[plain_dtype]
     other = [] if plain_dtype == "float16" else [Technique("fp16", "float16")]
     return [
         Technique(short, plain_dtype),
@@ -210,7 +209,7 @@ def techniques(plain_dtype: str, batch: int) -> list[Technique]:
 
 def sharded_techniques(plain_dtype: str, ranks: int) -> list[Technique]:
     """Return the steps of a group of GPUs: the plain one on each by itself, then sharded over all of them."""
-    short = SHORT[plain_dtype]
+    short = DTYPE_SHORT[plain_dtype]
     return [
         Technique(short, plain_dtype),
         Technique(f"{short}_fsdp{ranks}", plain_dtype, ranks=ranks),

@@ -11,6 +11,8 @@ from typing import Any
 NOTABLE_SPREAD = 0.05
 #: Bytes that one element of a benchmark's data type occupies.
 DTYPE_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "int8": 1}
+#: What the catalogue, and people, call the data types that models are held in.
+DTYPE_SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 #: Bytes of an element of the product where it is wider than the operands: fp8 gives bf16, int8 gives int32.
 PRODUCT_BYTES = {"float8_e4m3fn": 2, "int8": 4}
 

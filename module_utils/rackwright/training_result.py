@@ -68,8 +68,8 @@ def finished(bench: Bench, workload: Workload, technique: Technique, reference: 
     """Return the result of a technique that ran: tokens/s of all its devices, MFU, peak memory, both ratios."""
     size, ranks = workload.size, technique.ranks
     numbers = measure.summarize(measure.rates(run.seconds, size.tokens * ranks, 1.0))
-    key = llm_training_plan.SHORT[technique.dtype]
-    peak_tflops = ((bench.peak or {}).get("tflops") or {}).get(key)
+    key = measure.DTYPE_SHORT[technique.dtype]
+    peak_tflops = bench.peak_tflops.get(key)
     flop = llm_training_plan.flops_per_token(workload.shape, size.layers, size.sequence)
     missing = dict(run.watched.get("missing") or {})
     if run.peak_bytes is None:

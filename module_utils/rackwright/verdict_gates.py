@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from .measure import DTYPE_SHORT
+
 CALIBRATED = False
 
 #: Fraction of the peak below which a result warns or fails; None means that this step does not exist.
@@ -39,8 +41,6 @@ _LANE_GBPS = {1: 0.25, 2: 0.5, 3: 15.75 / 16, 4: 31.5 / 16, 5: 63.0 / 16, 6: 121
 
 #: A board of at most this many watts cannot hold the clock its peak is computed at, however healthy it is.
 _SMALL_BOARD_W = 75
-
-_PEAK_KEYS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 def merged(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
@@ -109,7 +109,7 @@ def memory_gate(row: Mapping[str, Any], ecc: Any = None) -> str | None:
 def peak_tflops(row: Mapping[str, Any], dtype: str) -> float | None:
     """Return the dense peak of a data type, or None where the catalogue does not know it."""
     peaks = row.get("peak_dense_tflops") or {}
-    value = peaks.get(_PEAK_KEYS.get(dtype, ""))
+    value = peaks.get(DTYPE_SHORT.get(dtype, ""))
     return float(value) if value else None
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rackwright import measure
+
 #: Ours and theirs are the same work on the same card: more than this apart is a question.
 NOTABLE = 0.10
 #: Repeated runs of one number: more than this apart is a question.
@@ -129,14 +131,7 @@ def peaks_by_name(results: Sequence[Mapping[str, Any]], peak: Mapping[str, Any] 
 
 #: Suites whose values are held against a peak of the catalogue: by data type, or the memory's bandwidth.
 _HELD_AGAINST = ("gemm", "burn", "memory")
-_PEAK_KEYS = {
-    "bfloat16": "bf16",
-    "float16": "fp16",
-    "float32": "fp32",
-    "tf32": "tf32",
-    "float8_e4m3fn": "fp8",
-    "int8": "int8",
-}
+_PEAK_KEYS = {**measure.DTYPE_SHORT, "tf32": "tf32", "float8_e4m3fn": "fp8", "int8": "int8"}
 
 
 def peak_of(result: Mapping[str, Any], peak: Mapping[str, Any] | None) -> float | None:
