@@ -20,6 +20,7 @@ from .verdict_record import (
     Evidence,
     check,
     dig,
+    entries,
 )
 from .verdict_results import AGAIN, NO_SLICE, attempts, gpu_subjects, is_sliced, judged, of, shown
 
@@ -241,7 +242,6 @@ def _throttle(evidence: Evidence, key: str, subject: str) -> Check:
 
 def error_checks(evidence: Evidence) -> list[Check]:
     """Return a failed check per error that the benchmark recorded."""
-    value = dig(evidence.measured, "errors")
     return [
         check(
             "benchmark.run",
@@ -252,8 +252,7 @@ def error_checks(evidence: Evidence) -> list[Check]:
             or "no detail given",
             next_step=entry.get("next_step"),
         )
-        for entry in (value if isinstance(value, list) else [])
-        if isinstance(entry, Mapping)
+        for entry in entries(evidence.measured, "errors")
     ]
 
 

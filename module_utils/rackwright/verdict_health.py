@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, WARN, Check, Evidence, check, dig
+from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, WARN, Check, Evidence, check, dig, entries
 
 #: What a finding asks for, mildest first. Whatever is more than to keep an eye on it keeps the node from work.
 LADDER = ("monitor", "reset", "reboot", "isolate")
@@ -36,7 +36,7 @@ def health_checks(evidence: Evidence) -> list[Check]:
         return [_silent(evidence.health)]
     grouped: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     checks = []
-    for entry in _entries(document):
+    for entry in entries(document, "checks"):
         if str(entry.get("id")).split(".")[0] in _JUDGED_ELSEWHERE or entry.get("id") in _JUDGED_ELSEWHERE:
             continue
         if entry.get("state") == "finding":
@@ -48,16 +48,11 @@ def health_checks(evidence: Evidence) -> list[Check]:
     return checks + [_rest(*key, found, answers) for key, found in grouped.items()]
 
 
-def _entries(document: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    value = dig(document, "checks")
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
-
-
 def once(evidence: Evidence, checks: Sequence[Check]) -> list[Check]:
     """Return the checks without those on facts that gpu_health made as well on the same subject."""
     told = {
         (entry.get("id"), subject)
-        for entry in _entries(evidence.health_document)
+        for entry in entries(evidence.health_document, "checks")
         if entry.get("state") in ("ok", "finding")
         for subject in str(entry.get("subject")).split(", ")  # alike checks of several GPUs are one
     }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import verdict_gates as gates
-from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, Check, Evidence, check, dig
+from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, Check, Evidence, check, dig, entries
 from .verdict_results import asked, gpu_subjects, is_sliced, judged, of, shown
 
 _NVLINK = re.compile(r"NV(\d+)")
@@ -112,8 +112,7 @@ def _absent(evidence: Evidence, suite: str, key: str, subject: str) -> Check:
 
 def not_applicable(evidence: Evidence, suite: str, key: str) -> str | None:
     """Return why the benchmark did not make a suite on a device although it was asked to."""
-    entries = dig(evidence.measured, "not_applicable")
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, Mapping) and entry.get("suite") == suite and entry.get("device") in (key, "node", None):
+    for entry in entries(evidence.measured, "not_applicable"):
+        if entry.get("suite") == suite and entry.get("device") in (key, "node", None):
             return str(entry.get("reason") or "no reason given")
     return None

@@ -66,6 +66,12 @@ def part(record: Any, path: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def entries(record: Any, path: str) -> list[Mapping[str, Any]]:
+    """Return the dictionaries of the list at a dotted path, none where there is no list."""
+    value = dig(record, path)
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What one run registered about one node.
@@ -120,8 +126,7 @@ class Evidence:
     @cached_property
     def results(self) -> list[Mapping[str, Any]]:
         """The well-formed results of this run's benchmark."""
-        value = dig(self.measured, "results")
-        return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+        return entries(self.measured, "results")
 
     @cached_property
     def by_device(self) -> dict[str, list[Mapping[str, Any]]]:
@@ -141,8 +146,7 @@ class Evidence:
 
     @property
     def devices(self) -> list[Mapping[str, Any]]:
-        value = dig(self.gpu, "devices")
-        return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+        return entries(self.gpu, "devices")
 
     @property
     def answering(self) -> list[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .peers import less_is_better
-from .verdict_record import FAIL, Check, dig
+from .verdict_record import FAIL, Check, dig, entries
 
 _BY_NUMBER = (
     "benchmark.gemm",
@@ -48,20 +48,15 @@ def merged(first: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]
         first: the document of the run.
         again: that of the repetition, of the same run.
     """
-    later = {_identity(entry): entry for entry in _entries(again, "results")}
-    results = [_counted(entry, later.pop(_identity(entry), None)) for entry in _entries(first, "results")]
+    later = {_identity(entry): entry for entry in entries(again, "results")}
+    results = [_counted(entry, later.pop(_identity(entry), None)) for entry in entries(first, "results")]
     repeated = [str(suite) for suite in again.get("suites") or []]
     return {
         **first,
         "results": [*results, *(entry for entry in later.values() if entry.get("suite") in repeated)],
-        "errors": [*_entries(first, "errors"), *_entries(again, "errors")],
+        "errors": [*entries(first, "errors"), *entries(again, "errors")],
         "repeated": repeated,
     }
-
-
-def _entries(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    value = document.get(key)
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
 
 def _identity(entry: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from . import verdict_gates as gates
 from .measure import NOTABLE_SPREAD
 from .verdict_gpu import device_name
-from .verdict_record import FAIL, PASS, WARN, Check, Evidence, check, dig, part
+from .verdict_record import FAIL, PASS, WARN, Check, Evidence, check, dig, entries, part
 
 AGAIN = "Run the proof again and read what torch_benchmark reports for this node."
 NO_SLICE = "MIG is enabled: CUDA gives a process one instance of the node at most, and it was none of this card"
@@ -49,9 +49,7 @@ def _bare(uuid: Any) -> str:
 
 
 def _uuids(device: Mapping[str, Any]) -> list[str]:
-    instances = dig(device, "mig.instances")
-    parts = [entry for entry in instances if isinstance(entry, Mapping)] if isinstance(instances, list) else []
-    return [_bare(entry.get("uuid")) for entry in (device, *parts)]
+    return [_bare(entry.get("uuid")) for entry in (device, *entries(device, "mig.instances"))]
 
 
 def is_sliced(device: Mapping[str, Any]) -> bool:
@@ -72,8 +70,7 @@ def spread_note(result: Mapping[str, Any]) -> str:
 
 def attempts(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return every measurement of a number that was repeated, none where it was measured once."""
-    value = result.get("attempts")
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+    return entries(result, "attempts")
 
 
 def attempts_note(result: Mapping[str, Any]) -> str:
