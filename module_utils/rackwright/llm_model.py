@@ -35,15 +35,19 @@ def build(
     with torch.device("meta"):
         model = classes(torch)["Llama"](shape)
     model = model.to(dtype=dtype).to_empty(device=device)
-    generator = torch.Generator(device=device).manual_seed(seed)
+    fill(torch, model, torch.Generator(device=device).manual_seed(seed))
+    model.set_rotary(*rotary_table(torch, shape.head_dim or 0, positions, theta, device, dtype))
+    return model
+
+
+def fill(torch: Any, part: Any, generator: Any) -> None:
+    """Give a model, or a part of one, its weights: norms of one, matrices of normal(0, 0.02) in their order."""
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in part.parameters():
             if parameter.dim() == 1:
                 parameter.fill_(1.0)
             else:
                 parameter.normal_(0.0, STD, generator=generator)
-    model.set_rotary(*rotary_table(torch, shape.head_dim or 0, positions, theta, device, dtype))
-    return model
 
 
 def rotary_table(torch: Any, width: int, positions: int, theta: float, device: str, dtype: Any) -> tuple[Any, Any]:

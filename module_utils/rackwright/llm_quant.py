@@ -121,22 +121,13 @@ def build(session: Session, torchao: Any, kind: Kind) -> Any:
     try:
         for part in (model.embed, *model.layers, model.norm, model.head):
             part.to_empty(device=bench.device)
-            _fill(torch, part, generator)
+            llm_model.fill(torch, part, generator)
             torchao.quantize_(part, getattr(torchao, kind.config)())
     finally:
         torch.set_float32_matmul_precision(precision)
     tables = llm_model.rotary_table(torch, shape.head_dim or 0, load.slot, load.theta, bench.device, dtype)
     model.set_rotary(*tables)
     return model
-
-
-def _fill(torch: Any, part: Any, generator: Any) -> None:
-    with torch.no_grad():
-        for parameter in part.parameters():
-            if parameter.dim() == 1:
-                parameter.fill_(1.0)
-            else:
-                parameter.normal_(0.0, llm_model.STD, generator=generator)
 
 
 def compile_linears(torch: Any, model: Any, device: str, dtype: Any) -> str | None:
