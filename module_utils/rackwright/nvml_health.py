@@ -14,7 +14,7 @@ from typing import Any
 from . import nvml_ctypes
 from . import nvml_names as names
 from .nvml_device import field_number
-from .nvml_errors import INVALID_ARGUMENT, NOT_SUPPORTED, NvmlFailure, UnreadableError, reason_for
+from .nvml_errors import NOT_SUPPORTED, NvmlFailure, UnreadableError, reason_for
 from .nvml_reader import DeviceReader
 
 _MEMORY_V2 = 0x02000028
@@ -34,7 +34,6 @@ EVENT_FIELDS = {
 #: counters of a link up to NVLink 4, by nvmlDeviceGetNvLinkErrorCounter
 LINK_COUNTERS = {"replay": 0, "recovery": 1, "crc_flit": 2, "crc_data": 3, "ecc_data": 4}
 _FIELD_SPEED, _FIELD_RECOVERY_FAILED, _FIELD_EFFECTIVE_BER = 164, 214, 220
-_MAX_LINKS = 36
 # two bits each in the fabric's health mask: 0 not supported, 1 true, 2 false
 _FABRIC_BITS = {"degraded_bandwidth": 0, "route_recovery": 2, "route_unhealthy": 4, "access_timeout_recovery": 6}
 _FABRIC_CONFIGURATIONS = {
@@ -61,7 +60,7 @@ PATHS = (
 
 
 def read_health(reader: DeviceReader) -> None:
-    """Fill the part ``health`` of the reader's record."""
+    """Fill the part ``health`` of the reader's record, which read_device has filled with the rest."""
     for part in (_ecc, _repair, _inforom, _memory, _temperature, _clocks, _event_counters, _nvlink, _fabric):
         part(reader)
 
@@ -127,7 +126,8 @@ def _event_counters(reader: DeviceReader) -> None:
 
 
 def _nvlink(reader: DeviceReader) -> None:
-    count, why = _link_count(reader)
+    count = len(reader.record.get("nvlink.links") or [])
+    why = reader.record.missing.get("nvlink.links", "")
     columns: dict[str, list[Any]] = {name: [] for name in LINK_COUNTERS}
     for link in range(count):
         for name, counter in LINK_COUNTERS.items():
@@ -141,19 +141,6 @@ def _nvlink(reader: DeviceReader) -> None:
     columns["effective_ber"] = [bit_error_rate(one) for one in columns["effective_ber"]]
     for name, answers in columns.items():
         _put_list(reader, f"health.nvlink.{name}", answers, why)
-
-
-def _link_count(reader: DeviceReader) -> tuple[int, str]:
-    """How many NVLinks the device has, and why it has none."""
-    for link in range(_MAX_LINKS):
-        try:
-            reader.ask("nvmlDeviceGetNvLinkState", link)
-        except NvmlFailure as failure:
-            if reader.broken is not None or not link:
-                return 0, str(failure)
-            if failure.value in (INVALID_ARGUMENT, NOT_SUPPORTED):
-                return link, ""
-    return _MAX_LINKS, ""
 
 
 def bit_error_rate(answer: Any) -> Any:
