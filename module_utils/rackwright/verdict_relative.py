@@ -72,26 +72,31 @@ def _context(evidence: Evidence, reading: Reading) -> dict[str, Any]:
     }
 
 
-def _groups(every: Sequence[Reading], past: Mapping[str, Any]) -> dict[tuple[str, tuple[str, ...]], _Group]:
-    values: dict[tuple[str, tuple[str, ...]], list[float]] = {}
-    torches: dict[tuple[str, str], set[str]] = {}
+def _groups(every: Sequence[Reading], past: Mapping[str, Any]) -> dict[tuple[str, str], _Group]:
+    alike: dict[tuple[str, str], list[Reading]] = {}
     for reading in every:
-        values.setdefault((reading.kind, reading.metric), []).append(reading.value)
-        torches.setdefault((reading.kind, history.key_of(reading)), set()).add(reading.torch)
+        alike.setdefault(_place(reading), []).append(reading)
+    torches = {place: {reading.torch for reading in found} for place, found in alike.items()}
     present = {card for reading in every for card in reading.cards}
     before = history.peers_of_before(past, torches, present) if every else {}
     groups = {}
-    for (kind, metric), numbers in values.items():
-        outside = before.get((kind, "|".join(metric)), [])
-        distribution = peers.describe([*numbers, *outside], peers.less_is_better(metric[4]))
-        groups[(kind, metric)] = _Group(distribution, len(outside))
+    for place, found in alike.items():
+        outside = before.get(place, [])
+        numbers = [reading.value for reading in found]
+        distribution = peers.describe([*numbers, *outside], peers.less_is_better(found[0].unit))
+        groups[place] = _Group(distribution, len(outside))
     return groups
+
+
+def _place(reading: Reading) -> tuple[str, str]:
+    """What is equal for two numbers that are compared, as the history names it."""
+    return reading.kind, history.key_of(reading)
 
 
 def _node(
     evidence: Evidence,
     pairs: Sequence[tuple[Reading, dict[str, Any]]],
-    groups: Mapping[tuple[str, tuple[str, ...]], _Group],
+    groups: Mapping[tuple[str, str], _Group],
     past: Mapping[str, Any],
     stragglers: list[dict[str, Any]],
 ) -> list[Check]:
@@ -99,7 +104,7 @@ def _node(
     fine: dict[tuple[str, str], list[tuple[Reading, float]]] = {}
     compared = {PEERS: False, HISTORY: False}
     for reading, context in pairs:
-        group = groups[(reading.kind, reading.metric)]
+        group = groups[_place(reading)]
         against: list[tuple[str, Any]] = [
             (PEERS, group.distribution.standing(reading.value, limits[PEERS])),
             (HISTORY, history.stand(past, reading, context, limits[HISTORY])),
