@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import verdict_gates as gates
-from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, Check, Evidence, check, dig, entries
-from .verdict_results import asked, gpu_subjects, is_sliced, judged, of, shown
+from .verdict_record import FAIL, NOT_MEASURED, PASS, Check, Evidence, check, dig
+from .verdict_results import absent, asked, gpu_subjects, is_sliced, judged, of, shown
 
 _NVLINK = re.compile(r"NV(\d+)")
 
@@ -33,7 +33,7 @@ def link_checks(evidence: Evidence) -> list[Check]:
 def _pcie(evidence: Evidence, key: str, subject: str) -> list[Check]:
     found = of(evidence, "pcie", key)
     if not found:
-        return [_absent(evidence, "pcie", key, subject)]
+        return [absent(evidence, "pcie", key, subject)]
     return [_state(found, subject), *(_payload(evidence, entry, subject) for entry in found)]
 
 
@@ -72,7 +72,7 @@ def _p2p(
 ) -> list[Check]:
     found = of(evidence, "p2p", key)
     if not found:
-        return [_absent(evidence, "p2p", key, subject)] if len(names) > 1 else []
+        return [absent(evidence, "p2p", key, subject)] if len(names) > 1 else []
     checks, unjudged = [], []
     for result in found:
         peer = names.get(str(dig(result, "details.peer")))
@@ -100,19 +100,3 @@ def _nvlink_ceiling(evidence: Evidence, device: Mapping[str, Any], subject: str,
         return None
     joined = _NVLINK.fullmatch(str(matrix[place[subject]][place[peer]]))
     return gates.nvlink_ceiling(row.get("nvlink_total_gbps"), int(joined[1]), len(links)) if joined else None
-
-
-def _absent(evidence: Evidence, suite: str, key: str, subject: str) -> Check:
-    """Return the check of a suite that was asked for and gave nothing: an error says so itself."""
-    reason = not_applicable(evidence, suite, key)
-    if reason is not None:
-        return check(f"benchmark.{suite}", NOT_APPLICABLE, subject, reason=reason)
-    return check(f"benchmark.{suite}", NOT_MEASURED, subject, reason="it was asked for, and nothing was measured")
-
-
-def not_applicable(evidence: Evidence, suite: str, key: str) -> str | None:
-    """Return why the benchmark did not make a suite on a device although it was asked to."""
-    for entry in entries(evidence.measured, "not_applicable"):
-        if entry.get("suite") == suite and entry.get("device") in (key, "node", None):
-            return str(entry.get("reason") or "no reason given")
-    return None

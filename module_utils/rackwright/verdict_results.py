@@ -9,7 +9,7 @@ from typing import Any
 from . import verdict_gates as gates
 from .measure import NOTABLE_SPREAD
 from .verdict_gpu import device_name
-from .verdict_record import FAIL, PASS, WARN, Check, Evidence, check, dig, entries, part
+from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, WARN, Check, Evidence, check, dig, entries, part
 
 AGAIN = "Run the proof again and read what torch_benchmark reports for this node."
 NO_SLICE = "MIG is enabled: CUDA gives a process one instance of the node at most, and it was none of this card"
@@ -25,6 +25,20 @@ def asked(evidence: Evidence, suite: str) -> bool:
     """True when the benchmark of this run was asked for a suite."""
     value = dig(evidence.measured, "suites")
     return isinstance(value, list) and suite in value
+
+
+def absent(evidence: Evidence, suite: str, key: str, subject: str, sliced: bool = False) -> Check:
+    """Return the check of a suite that was asked for and gave nothing on a device: an error says so itself.
+
+    Args:
+        sliced: whether MIG divides the card.
+    """
+    for entry in entries(evidence.measured, "not_applicable"):
+        if entry.get("suite") == suite and entry.get("device") in (key, "node", None):
+            reason = str(entry.get("reason") or "no reason given")
+            return check(f"benchmark.{suite}", NOT_APPLICABLE, subject, reason=reason)
+    reason = NO_SLICE if sliced else "it was asked for, and nothing was measured"
+    return check(f"benchmark.{suite}", NOT_MEASURED, subject, reason=reason)
 
 
 def gpu_subjects(evidence: Evidence) -> list[tuple[str | None, str]]:

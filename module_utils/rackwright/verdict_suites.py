@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import verdict_gates as gates
 from .measure import is_measurement
-from .verdict_links import not_applicable
 from .verdict_record import (
     FAIL,
     NOT_APPLICABLE,
@@ -21,8 +20,9 @@ from .verdict_record import (
     check,
     dig,
 )
-from .verdict_results import AGAIN, NO_SLICE, asked, attempts_note, gpu_subjects, is_sliced, judged, of, shown
+from .verdict_results import AGAIN, absent, asked, attempts_note, gpu_subjects, is_sliced, judged, of, shown
 
+_Found = Sequence[Mapping[str, Any]]
 _GOAL = {"pass": PASS, "fail": FAIL, "unattainable": UNATTAINABLE, "not_judged": NOT_APPLICABLE}
 
 
@@ -36,7 +36,12 @@ def suite_checks(evidence: Evidence) -> list[Check]:
         if not asked(evidence, suite):
             continue
         for key, subject, device in places:
-            checks.append(_one(evidence, suite, key, subject, device) or judge(evidence, key, subject, device))
+            found = of(evidence, suite, key)
+            checks.append(
+                judge(evidence, found, subject, device)
+                if found
+                else absent(evidence, suite, key, subject, is_sliced(device))
+            )
         if evidence.simulated:
             checks.append(check(f"benchmark.{suite}", NOT_APPLICABLE, "gpu", reason=SIMULATED_REASON))
     return checks + (_goals(evidence, places) if asked(evidence, "llm_inference") else [])
@@ -50,20 +55,7 @@ def _places(evidence: Evidence) -> list[tuple[str, str, Mapping[str, Any]]]:
     return [(key, subject, device) for (key, subject), device in pairs if key is not None]
 
 
-def _one(evidence: Evidence, suite: str, key: str, subject: str, device: Mapping[str, Any]) -> Check | None:
-    """Return the check of a suite that gave nothing to judge, None where there are results."""
-    found = of(evidence, suite, key)
-    if found:
-        return None
-    reason = not_applicable(evidence, suite, key)
-    if reason is not None:
-        return check(f"benchmark.{suite}", NOT_APPLICABLE, subject, reason=reason)
-    reason = NO_SLICE if is_sliced(device) else "it was asked for, and nothing was measured"
-    return check(f"benchmark.{suite}", NOT_MEASURED, subject, reason=reason)
-
-
-def _correct(evidence: Evidence, key: str, subject: str, _device: Mapping[str, Any]) -> Check:
-    found = of(evidence, "correctness", key)
+def _correct(_evidence: Evidence, found: _Found, subject: str, _device: Mapping[str, Any]) -> Check:
     wrong = [entry for entry in found if entry.get("value") != 0]
     if not wrong:
         return check("benchmark.correctness", PASS, subject, observed=0, expected=0)
@@ -74,9 +66,8 @@ def _correct(evidence: Evidence, key: str, subject: str, _device: Mapping[str, A
     return check("benchmark.correctness", FAIL, subject, reason=reason, **common)
 
 
-def _burn(evidence: Evidence, key: str, subject: str, device: Mapping[str, Any]) -> Check:
+def _burn(evidence: Evidence, found: _Found, subject: str, device: Mapping[str, Any]) -> Check:
     """Hold the sustained rate with all GPUs loaded against the gate of matrix products: it is made for exactly that."""
-    found = of(evidence, "burn", key)
     usable = [entry for entry in found if is_measurement(entry)]
     if len(usable) < len(found):
         reason = "no proof: the result is not a finite number above zero"
