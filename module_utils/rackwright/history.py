@@ -18,6 +18,7 @@ from typing import Any
 
 from . import peers
 from .speed_metrics import Reading
+from .verdict_gates import step_for
 
 SCHEMA = 1
 KIND = "rackwright-history"
@@ -119,7 +120,7 @@ def stand(
     fraction = base / reading.value if peers.less_is_better(reading.unit) else reading.value / base
     last = values[-1][0]
     return Past(
-        step=peers.step(fraction, limits),
+        step=step_for(fraction, limits),
         base=base,
         n=len(values),
         fraction=fraction,

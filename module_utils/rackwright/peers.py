@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .verdict_gates import step_for
+
 #: Makes the MAD of normally distributed values comparable with their standard deviation.
 _NORMAL = 0.6745
 #: A modified z at or below this is an outlier.
@@ -73,7 +75,7 @@ class Distribution:
         # of few, the best is by chance better than the middle of its kind: only the wider limit is held against it
         steps = ("fail",) if few else ("fail", "warn")
         return Standing(
-            step=_step(fraction, limits, steps) if z is None or z <= Z_LIMIT else "pass",
+            step=step_for(fraction, limits, steps) if z is None or z <= Z_LIMIT else "pass",
             n=self.n,
             against="best" if few else "median",
             reference=1 / reference if self.less_is_better else reference,
@@ -107,11 +109,6 @@ def less_is_better(unit: str) -> bool:
     return unit in LESS_IS_BETTER
 
 
-def step(fraction: float, limits: Mapping[str, float | None]) -> str:
-    """Return ``fail``, ``warn`` or ``pass`` for a fraction of what is expected."""
-    return _step(fraction, limits, ("fail", "warn"))
-
-
 def text(standing: Standing, value: float, unit: str, outside: int = 0) -> str:
     """Return a standing in words: what was measured, against what, of how many, how sure.
 
@@ -136,11 +133,3 @@ def _rate(value: float, less: bool) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
         raise ValueError(f"{value!r} is not a finite number above zero")
     return 1 / value if less else float(value)
-
-
-def _step(fraction: float, limits: Mapping[str, float | None], steps: tuple[str, ...]) -> str:
-    for name in steps:
-        limit = limits.get(name)
-        if limit is not None and fraction < limit:
-            return name
-    return "pass"

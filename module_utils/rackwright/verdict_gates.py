@@ -8,7 +8,7 @@ project on its own hardware yet, so every judgement made with them says ``calibr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .measure import DTYPE_SHORT
@@ -113,9 +113,13 @@ def peak_tflops(row: Mapping[str, Any], dtype: str) -> float | None:
     return float(value) if value else None
 
 
-def step_for(fraction: float, gate: Mapping[str, float | None]) -> str:
-    """Return ``fail``, ``warn`` or ``pass`` for a fraction of the peak."""
-    for step in ("fail", "warn"):
+def step_for(fraction: float, gate: Mapping[str, float | None], steps: Sequence[str] = ("fail", "warn")) -> str:
+    """Return ``fail``, ``warn`` or ``pass`` for a fraction of the peak, the peers or the past.
+
+    Args:
+        steps: which of both limits are held against it, the worst first.
+    """
+    for step in steps:
         limit = gate.get(step)
         if limit is not None and fraction < limit:
             return step
