@@ -20,18 +20,19 @@ def busy_error(device: str, busy: str) -> dict[str, Any]:
     }
 
 
+#: A library that finds no room for its workspace says ALLOC_FAILED (cuBLAS, cuDNN, NCCL).
+_MEMORY_WORDS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "notenoughmemory",
+    "memoryerror",
+    "alloc_failed",
+)
 _CLASSES = (
     (
         "out_of_memory",
-        # a library that finds no room for its workspace says ALLOC_FAILED (cuBLAS, cuDNN, NCCL)
-        (
-            "out of memory",
-            "not enough memory",
-            "can't allocate memory",
-            "notenoughmemory",
-            "memoryerror",
-            "alloc_failed",
-        ),
+        _MEMORY_WORDS,
         "Free memory on the device, or use the level quick, whose shapes are smaller.",
     ),
     (
@@ -78,6 +79,12 @@ def classify(error: BaseException) -> dict[str, str]:
         "detail": detail,
         "next_step": "Run the suite alone with the node's interpreter and read the kernel log for Xid messages.",
     }
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether what torch or Python raised says that memory is used up: then less of it may be tried."""
+    text = f"{type(error).__name__}: {error}".lower()
+    return isinstance(error, (MemoryError, RuntimeError)) and any(words in text for words in _MEMORY_WORDS)
 
 
 def lost_error(device: str, suite: str, error: BaseException, left: Sequence[str]) -> dict[str, Any]:

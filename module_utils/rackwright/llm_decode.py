@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .benchmark_errors import is_out_of_memory
 from .llm_model import causal, has_gqa
 from .llm_workloads import Workload, bucket_of, buckets
 
@@ -71,12 +72,6 @@ def _matmul(torch: Any, q: Any, k: Any, v: Any, bias: Any) -> Any:
 def _fold(q: Any, k: Any) -> Any:
     batch, heads, _, width = q.shape
     return q.reshape(batch, k.shape[1], heads // k.shape[1], width)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the device's memory is used up; libraries have words of their own for it."""
-    text = f"{type(error).__name__}: {error}".lower()
-    return any(mark in text for mark in ("outofmemoryerror", "out of memory", "alloc_failed", "not enough memory"))
 
 
 #: One stream per torch and device, for every decoder: libraries keep a workspace per stream, up to 32 MiB, for ever.

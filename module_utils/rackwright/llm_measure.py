@@ -73,7 +73,7 @@ def measure_point(session: Session, batch: int, budget_s: float) -> dict[str, An
 
     Raises:
         WrongAnswerError: a step gave logits that are not finite.
-        Exception: whatever torch raises; ``llm_decode.is_out_of_memory`` tells when the batch was too large.
+        Exception: whatever torch raises; ``benchmark_errors.is_out_of_memory`` tells when the batch was too large.
     """
     bench = session.bench
     started = time.perf_counter()

@@ -19,7 +19,7 @@ from importlib import metadata
 from typing import Any
 
 from . import llm_measure, llm_model
-from .llm_decode import is_out_of_memory
+from .benchmark_errors import is_out_of_memory
 from .llm_measure import Session
 from .llm_metrics import Weights
 from .torch_bench import Bench

@@ -135,17 +135,6 @@ class Step:
             self._model.set_requires_gradient_sync(last)
 
 
-#: What torch and the libraries below it say when memory is used up; theirs is allocated beside torch's allocator.
-_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "status_alloc_failed")
-
-
-def is_out_of_memory(torch: Any, error: BaseException) -> bool:
-    """Whether the device, or a CPU's allocator, said that there is not enough memory."""
-    if isinstance(error, (MemoryError, getattr(torch.cuda, "OutOfMemoryError", ()))):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
-
-
 def _module(torch: Any, name: str) -> Any:
     """Import a part of the torch that was handed in, which does not load all of its parts by itself."""
     return importlib.import_module(f"{torch.__name__}.{name}")

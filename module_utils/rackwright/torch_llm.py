@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import llm_goal, llm_metrics, llm_model, llm_workloads
-from .llm_decode import PREFILL_TOKENS, Decoder, is_out_of_memory
+from .benchmark_errors import is_out_of_memory
+from .llm_decode import PREFILL_TOKENS, Decoder
 from .llm_goal import Goal
 from .llm_measure import LABEL, Session, measure_point, memory_now, release
 from .llm_quant import quantised_points

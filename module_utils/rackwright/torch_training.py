@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import llm_model, llm_step, llm_training_plan, llm_workloads, training_group
+from .benchmark_errors import is_out_of_memory
 from .llm_training_plan import GIB, Technique
 from .torch_bench import Bench, WrongAnswerError
 from .training_result import SUITE, Reference, Run, Workload, finished, out_of_memory, reference_of
@@ -131,7 +132,7 @@ def measure_technique(bench: Bench, workload: Workload, technique: Technique, re
     try:
         return finished(bench, workload, technique, reference, _run(bench, workload, technique))
     except Exception as error:
-        if technique.ranks > 1 or not llm_step.is_out_of_memory(bench.torch, error):
+        if technique.ranks > 1 or not is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:300]
     return out_of_memory(bench, workload, technique, reference, reason)

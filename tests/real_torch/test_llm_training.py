@@ -166,8 +166,6 @@ def test_the_suite_begins_with_the_plain_step() -> None:
 class FakeCuda:
     """What the suite asks of torch.cuda, on a clock of its own: every event is 0.5 s after the last."""
 
-    OutOfMemoryError = torch.cuda.OutOfMemoryError
-
     def __init__(self) -> None:
         self.now, self.peaks = 0.0, iter((4000, 1000))
         cuda = self

@@ -9,7 +9,8 @@ import pytest
 from unit.llm_fakes import GIB, FakeMeter, FakeTorch, OutOfMemoryError, bench
 
 from ansible.module_utils.rackwright import llm_measure, llm_workloads
-from ansible.module_utils.rackwright.llm_decode import WARMUP_STEPS, Decoder, Kernel, is_out_of_memory, kernels
+from ansible.module_utils.rackwright.benchmark_errors import is_out_of_memory
+from ansible.module_utils.rackwright.llm_decode import WARMUP_STEPS, Decoder, Kernel, kernels
 
 MHA = llm_workloads.find("llama2-7b-mha")
 
@@ -92,6 +93,7 @@ def test_a_cpu_has_no_graphs_and_says_so() -> None:
         (RuntimeError("CUDA out of memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("no"), False),
     ],

@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-from ansible.module_utils.rackwright import llm_step, llm_training_plan, torch_training, training_group
+from ansible.module_utils.rackwright import (
+    benchmark_errors,
+    llm_step,
+    llm_training_plan,
+    torch_training,
+    training_group,
+)
 from ansible.module_utils.rackwright.gpu_watch import Watch
 from ansible.module_utils.rackwright.llm_training_plan import GIB, Technique
 from ansible.module_utils.rackwright.torch_bench import Bench
@@ -175,7 +181,7 @@ def test_all_go_on_or_none(
     ],
 )
 def test_which_errors_are_a_lack_of_memory(error: Exception, expected: bool) -> None:
-    assert llm_step.is_out_of_memory(cuda(), error) is expected
+    assert benchmark_errors.is_out_of_memory(error) is expected
 
 
 def left(monkeypatch: pytest.MonkeyPatch, fail: bool) -> list[str]:
