@@ -109,13 +109,13 @@ def margin(view: View, device: Record, name: str, path: str, thresholds: tuple[s
 
 def hard_throttle(view: View, device: Record) -> Check:
     name, who = "throttle.hw", subject(device)
-    fractions, unread = _fractions(view, device, _HARD_COUNTERS)
+    fractions, since, unread = _fractions(view, device, _HARD_COUNTERS)
     limit = view.limits["throttle_hw_fraction"]
     reasons = view.of(device, "throttle.reasons")
     active = [one for one in reasons.value or [] if one in _HARD]
     over = {key: part for key, part in fractions.items() if part > limit}
     if over:
-        reason = f"the hardware slowed the GPU down {_shares(over)} {_since(view, device)}"
+        reason = f"the hardware slowed the GPU down {_shares(over)} {since}"
         return finding(name, who, ISOLATE, reason, observed=_rounded(over), expected=f"<= {limit:g}")
     if active:
         reason = f"the hardware slows the GPU down now: {listed(active).replace('_', ' ')}"
@@ -129,13 +129,13 @@ def hard_throttle(view: View, device: Record) -> Check:
 
 def soft_throttle(view: View, device: Record) -> Check:
     name, who = "throttle.sw_thermal", subject(device)
-    fractions, unread = _fractions(view, device, ("sw_thermal_slowdown",))
+    fractions, since, unread = _fractions(view, device, ("sw_thermal_slowdown",))
     if not fractions:
         reading = view.of(device, "health.event_counters_ns.sw_thermal_slowdown")
         return not_measured(name, who, unread) if reading.known else reading.without(name, who)
     part = fractions["sw_thermal_slowdown"]
     watched, most = view.limits["throttle_sw_thermal_monitor"], view.limits["throttle_sw_thermal_isolate"]
-    reason = f"the driver slowed the GPU down for heat {_shares(fractions)} {_since(view, device)}"
+    reason = f"the driver slowed the GPU down for heat {_shares(fractions)} {since}"
     if part > most:
         return finding(name, who, ISOLATE, reason, observed=round(part, 4), expected=f"<= {most:g}")
     if part > watched:
@@ -146,25 +146,20 @@ def soft_throttle(view: View, device: Record) -> Check:
     return ok(name, who, round(part, 4), f"<= {watched:g}")
 
 
-def _fractions(view: View, device: Record, names: tuple[str, ...]) -> tuple[dict[str, float], str]:
-    """Parts of the time by counter, and why there are none where the counters count and the time is not known."""
-    found, unread = {}, ""
+def _fractions(view: View, device: Record, names: tuple[str, ...]) -> tuple[dict[str, float], str, str]:
+    """Parts of the time by counter, since when, and why there are none where counters count and the time is unknown."""
+    found, since, unread = {}, "", ""
     earlier = view.before(device).get("event_counters_ns") or {}
     for name in names:
         counter = view.of(device, f"health.event_counters_ns.{name}")
         if not counter.known:
             continue
-        fraction = view.growth(counter.value, earlier.get(name)).fraction
-        if fraction is None:
+        growth = view.growth(counter.value, earlier.get(name))
+        if growth.fraction is None:
             unread = "how long the counters count is not known: neither an earlier check nor an uptime"
         else:
-            found[name] = fraction
-    return found, unread
-
-
-def _since(view: View, device: Record) -> str:
-    earlier = view.before(device).get("event_counters_ns") or {}
-    return view.growth(1 << 62, earlier.get("hw_thermal_slowdown")).since
+            found[name], since = growth.fraction, since or growth.since
+    return found, since, unread
 
 
 def _shares(parts: dict[str, float]) -> str:
