@@ -207,26 +207,9 @@ def _time_steps(session: Session, decoder: Decoder, timed: _Timed, step_s: float
     before = bench.energy_j()
     for _ in range(answers):
         decoder.start(workload.prompt)
-        timed.itl_s += intervals(bench, [lambda width=width: decoder.advance(width) for width in widths])  # type: ignore[misc]
+        timed.itl_s += bench.intervals([lambda width=width: decoder.advance(width) for width in widths])  # type: ignore[misc]
     after = bench.energy_j()
     timed.joules = after - before if before is not None and after is not None else None
-
-
-def intervals(bench: Bench, work: list[Callable[[], Any]]) -> list[float]:
-    """Return the seconds from the end of each piece of work to the end of the next, without a pause between them."""
-    if not bench.on_gpu:
-        moments = [time.perf_counter()]
-        for one in work:
-            one()
-            moments.append(time.perf_counter())
-        return [end - start for start, end in zip(moments, moments[1:])]
-    events = [bench.torch.cuda.Event(enable_timing=True) for _ in range(len(work) + 1)]
-    events[0].record()
-    for one, event in zip(work, events[1:]):
-        one()
-        event.record()
-    bench.synchronize()
-    return [start.elapsed_time(end) / 1e3 for start, end in zip(events, events[1:])]
 
 
 def _check(bench: Bench, decoder: Decoder) -> None:

@@ -230,6 +230,22 @@ class Bench:
             seconds.append(time.perf_counter() - started)
         return seconds
 
+    def intervals(self, work: Sequence[Callable[[], Any]]) -> list[float]:
+        """Return the seconds from the end of each piece of work to the end of the next, without a pause between."""
+        if not self.on_gpu:
+            moments = [time.perf_counter()]
+            for one in work:
+                one()
+                moments.append(time.perf_counter())
+            return [end - start for start, end in zip(moments, moments[1:])]
+        events = [self.torch.cuda.Event(enable_timing=True) for _ in range(len(work) + 1)]
+        events[0].record()
+        for one, event in zip(work, events[1:]):
+            one()
+            event.record()
+        self.synchronize()
+        return [start.elapsed_time(end) / 1e3 for start, end in zip(events, events[1:])]
+
     def measured(self, work: Callable[[], Any], result: dict[str, Any], amount: float, scale: float) -> dict[str, Any]:
         """Warm up, time, and complete ``result`` with the distribution of ``amount / time / scale``."""
         flush = self.prepare_flush()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -189,22 +190,9 @@ def _repeat(bench: Bench, step: llm_step.Step, count: int) -> float:
 
 def _timed(bench: Bench, step: llm_step.Step, count: int) -> tuple[list[float], Any]:
     """Return the seconds of each of ``count`` steps and the last loss."""
-    loss = None
-    if bench.on_gpu:
-        event = bench.torch.cuda.Event
-        marks = [event(enable_timing=True) for _ in range(count + 1)]
-        marks[0].record()
-        for mark in marks[1:]:
-            loss = step.run()
-            mark.record()
-        bench.synchronize()
-        return [before.elapsed_time(after) / 1e3 for before, after in zip(marks, marks[1:])], loss
-    seconds = []
-    for _ in range(count):
-        started = time.perf_counter()
-        loss = step.run()
-        seconds.append(time.perf_counter() - started)
-    return seconds, loss
+    last: deque[Any] = deque(maxlen=1)
+    seconds = bench.intervals([lambda: last.append(step.run())] * count)
+    return seconds, last[0]
 
 
 def _peaks(bench: Bench) -> tuple[int | None, int | None]:

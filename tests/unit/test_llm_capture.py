@@ -224,6 +224,6 @@ def test_intervals_on_a_gpu_are_between_chained_events_read_after_one_synchronis
             return 10.0 * end.number
 
     torch.cuda.Event = Event
-    found = llm_measure.intervals(bench(torch), [lambda: log.append("step")] * 3)
+    found = bench(torch).intervals([lambda: log.append("step")] * 3)
     assert log == ["e0", "step", "e1", "step", "e2", "step", "e3", "sync"]
     assert found == [0.01, 0.02, 0.03]
