@@ -18,7 +18,7 @@ from .health_system import clock_synchronised, environment_blockers, failed_unit
 from .host import container_of
 from .programs import run_program
 from .record import Record
-from .sysfs import Tree
+from .sysfs import Tree, read_meminfo, read_uptime
 
 Run = Callable[[list[str], float], tuple[int, str, str]]
 
@@ -71,9 +71,8 @@ Answer = tuple[Any, "str | None"]
 
 
 def _uptime(tree: Tree) -> Answer:
-    text = tree.line("proc/uptime")
-    match = re.match(r"\d+(?:\.\d+)?", text or "")
-    return (float(match[0]), None) if match else (None, tree.why("proc/uptime"))
+    uptime = read_uptime(tree)
+    return uptime, None if uptime is not None else tree.why("proc/uptime")
 
 
 def _virtual(tree: Tree) -> Answer:
@@ -86,8 +85,8 @@ def _virtual(tree: Tree) -> Answer:
 
 
 def _memory_total(tree: Tree) -> Answer:
-    match = re.search(r"^MemTotal:\s+(\d+) kB", tree.text("proc/meminfo") or "", re.MULTILINE)
-    return (int(match[1]) * 1024, None) if match else (None, tree.why("proc/meminfo"))
+    total = read_meminfo(tree).get("MemTotal")
+    return total, None if total is not None else tree.why("proc/meminfo")
 
 
 def _swap(tree: Tree) -> Answer:

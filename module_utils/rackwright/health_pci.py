@@ -10,6 +10,7 @@ from .sysfs import Tree
 
 _BUS = "sys/bus/pci/devices"
 _HEADER_BYTES = 64  # all that an unprivileged user may read
+_CONFIG_BYTES = 4096
 _EXTENDED = 0x100
 _ACS = 0x000D
 #: request redirect, completion redirect, upstream forwarding: what sends peer traffic to the root complex
@@ -26,7 +27,7 @@ def acs_bridges(tree: Tree) -> tuple[Any, str | None]:
     for address in addresses:
         if (tree.line(f"{_BUS}/{address}/class") or "")[2:6] != _BRIDGE_CLASS:
             continue
-        config = _config(tree, address)
+        config = tree.data(f"{_BUS}/{address}/config", _CONFIG_BYTES) or b""
         if len(config) <= _HEADER_BYTES:
             short += 1
         elif (acs_control(config) or 0) & _REDIRECT:
@@ -34,14 +35,6 @@ def acs_bridges(tree: Tree) -> tuple[Any, str | None]:
     if short and not found:
         return None, f"the configuration of {short} PCI bridge(s) is readable for root only (become: true)"
     return found, None
-
-
-def _config(tree: Tree, address: str) -> bytes:
-    try:
-        with open(tree.path(f"{_BUS}/{address}/config"), "rb") as stream:
-            return stream.read(4096)
-    except OSError:
-        return b""
 
 
 def acs_control(config: bytes) -> int | None:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from .sysfs import Tree
+from .sysfs import Tree, read_uptime
 
 _STA_UNSYNC = 0x40
 _TIMEX_BYTES = 256  # struct timex has 208 bytes on 64-bit Linux
@@ -59,7 +59,7 @@ def failed_units(run: Callable[[list[str], float], tuple[int, str, str]]) -> Ans
 def leftovers(tree: Tree) -> Answer:
     """Processes of Ansible and sg_inq with their age in seconds; not those of this very run."""
     names = tree.names("proc")
-    uptime = re.match(r"[\d.]+", tree.line("proc/uptime") or "")
+    uptime = read_uptime(tree)
     if names is None or uptime is None:
         return None, tree.why("proc/uptime") if names is not None else tree.why("proc")
     ticks = os.sysconf("SC_CLK_TCK")
@@ -71,9 +71,7 @@ def leftovers(tree: Tree) -> Answer:
         fields = (tree.text(f"proc/{name}/stat") or "").rpartition(")")[2].split()
         if len(fields) < 20 or not fields[19].isdigit():
             continue  # it ended meanwhile
-        found.append(
-            {"pid": int(name), "command": command[:120], "age_s": round(float(uptime[0]) - int(fields[19]) / ticks)}
-        )
+        found.append({"pid": int(name), "command": command[:120], "age_s": round(uptime - int(fields[19]) / ticks)})
     return found, None
 
 

@@ -72,6 +72,14 @@ class Tree:
         except OSError as error:
             return f"/{relative} cannot be read ({os.strerror(error.errno or 0).lower()})"
 
+    def data(self, relative: str, most: int) -> bytes | None:
+        """The first ``most`` bytes of a file that is no text."""
+        try:
+            with open(self.path(relative), "rb") as stream:
+                return stream.read(most)
+        except OSError:
+            return None
+
     def names(self, relative: str) -> list[str] | None:
         try:
             return sorted(os.listdir(self.path(relative)))
@@ -210,6 +218,12 @@ def read_meminfo(tree: Tree) -> dict[str, int]:
     """MemTotal and MemAvailable in bytes, as far as they are there."""
     found = re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB", tree.text("proc/meminfo") or "", re.MULTILINE)
     return {name: int(value) * 1024 for name, value in found}
+
+
+def read_uptime(tree: Tree) -> float | None:
+    """Seconds since the kernel started."""
+    match = re.match(r"\d+(?:\.\d+)?", tree.line("proc/uptime") or "")
+    return float(match[0]) if match else None
 
 
 def persistence_daemon(tree: Tree) -> dict[str, Any]:
