@@ -7,11 +7,12 @@ A test that was skipped or whose result is unknown is not measured; it never cou
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .health_record import ISOLATE, MONITOR, OK, RESET, Check, finding, not_applicable, not_measured, ok
 from .health_view import View, listed
+from .programs import Run
 
 LEVELS = ("none", "1", "2", "3", "4")
 #: seconds that a level may take; DCGM documents about 2, 15 and 90 minutes for levels 2, 3 and 4
@@ -21,8 +22,6 @@ _SEVERITIES = {1: MONITOR, 2: ISOLATE, 5: MONITOR, 6: RESET}
 _ACTIONS = {RESET: ("stop_workload", "drain", "reset_gpu"), MONITOR: ("fix_configuration", "watch")}
 _ROOTS = ("DCGM Diagnostic", "DCGM GPU Diagnostic")
 _ID = "dcgm.diag"
-
-Run = Callable[[list[str], float], tuple[int, str, str]]
 
 
 def run_diagnostics(level: str, run: Run) -> dict[str, Any]:

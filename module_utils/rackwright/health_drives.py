@@ -10,8 +10,8 @@ import os
 import re
 import struct
 from collections.abc import Callable
-from typing import Any
 
+from .record import Answer
 from .sysfs import Tree
 
 _RDMA = "sys/class/infiniband"
@@ -20,8 +20,6 @@ _NVME = "sys/class/nvme"
 _COMMAND = struct.Struct("=BBHIIIQQIIIIIIIIII")
 _ADMIN_COMMAND = 3 << 30 | _COMMAND.size << 16 | ord("N") << 8 | 0x41
 _GET_LOG_PAGE, _SMART_LOG, _ALL_NAMESPACES, _PAGE_BYTES, _TIMEOUT_MS = 0x02, 0x02, 0xFFFFFFFF, 512, 5000
-
-Answer = tuple[Any, "str | None"]
 
 
 def rdma_ports(tree: Tree) -> Answer:

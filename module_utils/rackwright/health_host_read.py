@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import health_drives, health_pci
 from .health_system import clock_synchronised, environment_blockers, failed_units, leftovers
 from .host import container_of
-from .programs import run_program
-from .record import Record
+from .programs import Run, run_program
+from .record import Answer, Record
 from .sysfs import Tree, read_meminfo, read_uptime
-
-Run = Callable[[list[str], float], tuple[int, str, str]]
 
 _LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "vfat", "overlay")
 _ON_DEVICE = ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs")
@@ -65,9 +62,6 @@ def read_host_health(sysroot: str = "/", root: str = "/", run: Run = run_program
     record.put("nvme", *health_drives.nvme_drives(tree, smart))
     record.put("acs_bridges", *health_pci.acs_bridges(tree))
     return record.result()
-
-
-Answer = tuple[Any, "str | None"]
 
 
 def _uptime(tree: Tree) -> Answer:

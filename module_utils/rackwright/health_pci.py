@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
+from .record import Answer
 from .sysfs import Tree
 
 _BUS = "sys/bus/pci/devices"
@@ -18,7 +18,7 @@ _REDIRECT = 0x04 | 0x08 | 0x10
 _BRIDGE_CLASS = "0604"
 
 
-def acs_bridges(tree: Tree) -> tuple[Any, str | None]:
+def acs_bridges(tree: Tree) -> Answer:
     """Addresses of PCI bridges that redirect peer traffic, or why that is not known."""
     addresses = tree.names(_BUS)
     if addresses is None:

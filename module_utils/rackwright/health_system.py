@@ -7,9 +7,9 @@ import ctypes
 import os
 import re
 import struct
-from collections.abc import Callable
-from typing import Any
 
+from .programs import Run
+from .record import Answer
 from .sysfs import Tree, read_uptime
 
 _STA_UNSYNC = 0x40
@@ -25,8 +25,6 @@ _ENVIRONMENT_FILES = ("etc/environment", "etc/security/pam_env.conf", "etc/profi
 _ENVIRONMENT_FOLDERS = ("etc/profile.d", "etc/environment.d")
 _ASSIGNMENT = re.compile(rf"^\s*(?:export\s+)?({'|'.join(BLOCKERS)})(?:\s*=|\s+DEFAULT=|\s+OVERRIDE=)", re.MULTILINE)
 _LEFT_BEHIND = re.compile(r"sg_inq|AnsiballZ_|ansible[-_]tmp-")
-
-Answer = tuple[Any, "str | None"]
 
 
 def clock_synchronised() -> Answer:
@@ -45,7 +43,7 @@ def clock_synchronised() -> Answer:
     return {"synchronised": not status & _STA_UNSYNC, "max_error_ms": round(max_error_us / 1000, 1)}, None
 
 
-def failed_units(run: Callable[[list[str], float], tuple[int, str, str]]) -> Answer:
+def failed_units(run: Run) -> Answer:
     command = ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager", "--full"]
     try:
         status, output, complaint = run(command, _UNITS_TIMEOUT_S)

@@ -13,13 +13,12 @@ import os
 import stat
 import time
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 from . import kernel_lines as forms
 from .errors import InvalidInputError
 from .kernel_lines import Line
-from .programs import run_program
+from .programs import Run, run_program
 from .sysfs import Tree
 
 LINES_MAX = 50_000  # a flood of corrected PCIe errors: a day of it must not fill the memory of the node
@@ -36,8 +35,6 @@ _KERNEL_AND_LOSSES = (*_KERNEL, "+", "_TRANSPORT=driver")  # journald itself say
 _HIDDEN = ("insufficient permissions", "not seeing messages from other users and the system", "permission denied")
 _EARLIEST = 0.0
 _GZIP = b"\x1f\x8b"
-
-Run = Callable[[list[str], float], tuple[int, str, str]]
 
 
 class _Unreadable(Exception):

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
+
+#: ``run_program``, or what stands in for it in a test
+Run = Callable[[list[str], float], tuple[int, str, str]]
 
 
 def run_program(command: list[str], timeout_s: float) -> tuple[int, str, str]:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Optional
+
+#: a value, or None and the reason for it: what ``Record.put`` takes after the path
+Answer = tuple[Any, Optional[str]]
 
 
 class Record:

@@ -6,16 +6,15 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible.module_utils.rackwright import health_drives, health_host_read, health_pci, health_system
+from ansible.module_utils.rackwright.programs import Run
 from ansible.module_utils.rackwright.sysfs import Tree
-
-Run = Callable[[list[str], float], tuple[int, str, str]]
 
 
 def write(root: Path, files: Mapping[str, str | bytes]) -> Tree:
