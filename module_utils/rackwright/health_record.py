@@ -15,8 +15,7 @@ from .health_table import RULES
 
 OK, FINDING, NOT_APPLICABLE, NOT_MEASURED = "ok", "finding", "not_applicable", "not_measured"
 STATES = (OK, FINDING, NOT_APPLICABLE, NOT_MEASURED)
-#: AWS's ladder: what a finding asks for, least first
-LADDER = ("monitor", "reset", "reboot", "isolate")
+LADDER = kernel_rules.LADDER
 MONITOR, RESET, REBOOT, ISOLATE = LADDER
 NONE = "none"
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
+#: AWS's ladder: what a finding asks for, least first
+LADDER = ("monitor", "reset", "reboot", "isolate")
 ACTIONS = {
     "watch": "Watch whether it comes back or gets more.",
     "stop_workload": "Stop what runs on the GPU.",

@@ -7,10 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .health_record import LADDER, MONITOR
 from .verdict_record import FAIL, NOT_APPLICABLE, NOT_MEASURED, PASS, WARN, Check, Evidence, check, dig, entries
 
-#: What a finding asks for, mildest first. Whatever is more than to keep an eye on it keeps the node from work.
-LADDER = ("monitor", "reset", "reboot", "isolate")
 #: Rules that verdicts have themselves: the same fault is told once.
 _JUDGED_ELSEWHERE = ("coherence", "gpu.situation", "gpu.count")
 #: Checks on the facts, and the rules of gpu_health that say the same with more behind them.
@@ -95,7 +94,8 @@ def _finding(entry: Mapping[str, Any]) -> Check:
     reason = str(entry.get("reason") or "no reason given").rstrip(".")
     return check(
         _id(entry),
-        WARN if severity == LADDER[0] else FAIL,
+        # whatever asks for more than to keep an eye on it keeps the node from work
+        WARN if severity == MONITOR else FAIL,
         str(entry.get("subject") or "node"),
         observed=entry.get("observed"),
         expected=entry.get("expected"),

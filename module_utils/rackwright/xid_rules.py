@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .kernel_events import RECOVERY_ACTION
 from .kernel_rules import judge_other, judge_sxid, result, steps
 from .xid_data import XIDS
 
-LADDER = ("monitor", "reset", "reboot", "isolate")
 NVIDIA = "NVIDIA Xid catalogue (docs.nvidia.com/deploy/xid-errors), immediate action {immediate}"
 ESCALATION = "gpud, components/accelerator/nvidia/xid: hardware inspection when the same Xid comes back after 2 reboots"
 REBOOTS_BEFORE_ISOLATION = 2  # gpud's default threshold
@@ -64,7 +64,6 @@ _RECOVERY: dict[str, tuple[str | None, tuple[str, ...]]] = {
 # rows and pages whose retirement the next reset completes
 _REMAPS = (63, 94)
 _NVLINK5_FATAL = ("fatal", "link_fatal")
-RECOVERY_CODE = 154
 # said again at every boot as long as it is so
 _TOLD_AT_BOOT = ("bar_invalid", "gpu_unsupported", "nouveau", "module_rejected", "pcie_limited")
 # the driver's start ends these: what is still so it says again
@@ -95,7 +94,7 @@ def judge(event: Mapping[str, Any], architecture: str | None = None) -> Judgemen
     if row is None:
         return result("monitor", steps("contact_support"), f"Xid {code}", "xids.yml", "the code is not in the table")
     label = f"Xid {code} {row['description'] or row['mnemonic']}"
-    if code == RECOVERY_CODE and event.get("sub") is not None:
+    if code == RECOVERY_ACTION and event.get("sub") is not None:
         return _recovery(event, label)
     if row["immediate_action"] == "WORKFLOW_NVLINK5_ERR":
         return _nvlink5(event, row, label)
@@ -272,14 +271,14 @@ def _recovered(found: Judgement, log: _Log) -> str | None:
     later = [
         other
         for other in log.beside(event)
-        if other.get("code") == RECOVERY_CODE
+        if other.get("code") == RECOVERY_ACTION
         and other.get("sub") not in (None, event.get("sub"))
         and (other.get("time") or "") > event["time"]
     ]
     if not later:
         return None
     last = max(later, key=lambda other: str(other["time"]))
-    if event.get("code") == RECOVERY_CODE or (last["sub"] == "none" and found["severity"] == "reset"):
+    if event.get("code") == RECOVERY_ACTION or (last["sub"] == "none" and found["severity"] == "reset"):
         return f"the driver's recovery action has become {last['data'].get('to_label') or last['sub']} since"
     return None
 
@@ -291,7 +290,7 @@ def _in_company(found: Judgement, log: _Log) -> None:
         return
     if event.get("code") == 45:
         told = event.get("data", {}).get("caused_by")
-        first = [told] if told else sorted({int(other["code"]) for other in log.beside(event)} - {45, RECOVERY_CODE})
+        first = [told] if told else sorted({int(other["code"]) for other in log.beside(event)} - {45, RECOVERY_ACTION})
         if first:
             found["why"] += f". It follows Xid {', '.join(map(str, first))}"
     elif event.get("code") in (13, 31):
