@@ -8,7 +8,6 @@ number but their own.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -82,7 +81,7 @@ def measure_point(session: Session, batch: int, budget_s: float) -> dict[str, An
     prompts = _prompts(session, batch)
     decoder.prefill(prompts[:1])
     tried, step_s = choose(decoder, bench.synchronize, kernels(bench.torch, bench.on_gpu))
-    release(bench)  # what the ways that were not chosen needed is not part of the peak
+    bench.collect()  # what the ways that were not chosen needed is not part of the peak
     if bench.on_gpu:
         bench.torch.cuda.reset_peak_memory_stats(bench.device)
     for width in decoder.widths:
@@ -95,13 +94,6 @@ def measure_point(session: Session, batch: int, budget_s: float) -> dict[str, An
         _time_steps(session, decoder, timed, step_s, left * 3 / 4)
     _check(bench, decoder)
     return _result(session, decoder, timed, record.result(), tried)
-
-
-def release(bench: Bench) -> None:
-    """Give back what the last operating point held, before the next one is allocated."""
-    if bench.on_gpu:
-        gc.collect()
-        bench.torch.cuda.empty_cache()
 
 
 def choose(

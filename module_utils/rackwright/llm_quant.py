@@ -64,7 +64,7 @@ def quantised_points(
         if reason is not None:
             yield bench.not_applicable(SUITE, reason, weights=kind.name)
             continue
-        llm_measure.release(bench)
+        bench.collect()
         yield from _points(session, torchao, kind, points)
 
 
@@ -202,7 +202,7 @@ def _points(
         return
     for batch, reference in chosen.items():
         result = _attempt(quantised, batch)
-        llm_measure.release(bench)
+        bench.collect()
         if result is None:
             yield bench.not_applicable(
                 SUITE, f"a batch of {batch} does not fit beside the weights it converts", weights=kind.name

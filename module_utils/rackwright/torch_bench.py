@@ -8,6 +8,7 @@ the end, an L2 flush before each timed iteration, normally distributed data, war
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,6 +104,12 @@ class Bench:
         """Give back what the allocator keeps of tensors that are gone, so that what is free is known."""
         if self.on_gpu:
             self.torch.cuda.empty_cache()
+
+    def collect(self) -> None:
+        """Release, after collecting what refers to itself and still holds tensors."""
+        if self.on_gpu:
+            gc.collect()
+            self.release()
 
     def not_applicable(self, suite: str, reason: str, **more: Any) -> dict[str, Any]:
         """Return what a suite yields in place of a result for something this device or this torch does not have."""

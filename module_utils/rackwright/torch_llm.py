@@ -14,7 +14,7 @@ from . import llm_goal, llm_metrics, llm_model, llm_workloads
 from .benchmark_errors import is_out_of_memory
 from .llm_decode import PREFILL_TOKENS, Decoder
 from .llm_goal import Goal
-from .llm_measure import LABEL, Session, measure_point, memory_now, release
+from .llm_measure import LABEL, Session, measure_point, memory_now
 from .llm_quant import quantised_points
 from .llm_workloads import Workload
 from .measure import DTYPE_BYTES
@@ -127,7 +127,7 @@ def _used_by(session: Session, group: int) -> int | None:
         return None
     finally:
         decoder = None
-        release(bench)
+        bench.collect()
 
 
 def sweep(
@@ -148,7 +148,7 @@ def sweep(
         batch = queue.pop(0)
         share = max(0.0, deadline - time.monotonic()) / (len(queue) + 1)
         result, failure = _attempt(session, batch, share, measure)
-        release(session.bench)
+        session.bench.collect()
         if result is None:
             smaller = llm_workloads.between(good, batch)
             if smaller is None and good == 0:

@@ -7,7 +7,6 @@ Runs only inside a child process; docs/llm-training.md explains the numbers.
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections import deque
@@ -95,9 +94,7 @@ def compare(
             yield bench.not_applicable(SUITE, late, technique=technique.name)
             continue
         entry = _attempt(bench, workload, technique, reference or Reference(), failures)
-        if bench.on_gpu:
-            gc.collect()  # an error's frames, and blocks that refer to themselves, hold what the next one needs
-        bench.release()
+        bench.collect()  # an error's frames, and blocks that refer to themselves, hold what the next one needs
         if entry is None:
             continue
         if reference is None and technique is chosen[0]:
@@ -144,8 +141,7 @@ def _run(bench: Bench, workload: Workload, technique: Technique) -> Run:
     step = _step(bench, workload, technique)
     if bench.on_gpu:
         # a model that is sharded was whole before, which is no part of the step
-        gc.collect()
-        bench.release()
+        bench.collect()
         bench.torch.cuda.reset_peak_memory_stats(bench.device)
     first = step.run()  # pays for library loading, algorithm choice and the optimizer's state
     agree = workload.agree if technique.ranks > 1 else float

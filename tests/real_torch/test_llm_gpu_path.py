@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from rackwright import llm_decode, llm_measure, llm_workloads, torch_llm
+from rackwright import llm_decode, llm_measure, llm_workloads, torch_bench, torch_llm
 from rackwright.gpu_watch import Watch
 from rackwright.llm_decode import Decoder
 from rackwright.torch_bench import Bench
@@ -145,9 +145,10 @@ def run(cuda: Cuda, meter: Any = None, level: str = "quick", **options: Any) -> 
         return decoder
 
     places: Any = (llm_measure, torch_llm)
-    effort, collector = llm_workloads.EFFORT, llm_measure.gc
+    collecting: Any = torch_bench
+    effort, collector = llm_workloads.EFFORT, collecting.gc
     # memory that only the collector could free would show up as slots that are still held
-    places[0].gc = SimpleNamespace(collect=lambda: 0)
+    collecting.gc = SimpleNamespace(collect=lambda: 0)
     for place in places:
         place.Decoder = held
     llm_workloads.EFFORT = {level: llm_workloads.Effort(30, 5, 1e6)}
@@ -160,7 +161,7 @@ def run(cuda: Cuda, meter: Any = None, level: str = "quick", **options: Any) -> 
         return found
     finally:
         Traced.last = None
-        llm_workloads.EFFORT, places[0].gc = effort, collector
+        llm_workloads.EFFORT, collecting.gc = effort, collector
         for place in places:
             place.Decoder = Decoder
 

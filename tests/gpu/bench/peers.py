@@ -85,7 +85,7 @@ def our_decode(bench: Bench) -> Iterator[dict[str, Any]]:
     session = torch_llm.open_session(bench, workload, dtype)
     for batch in BATCHES[kind_of(bench)]:
         yield llm_measure.measure_point(session, batch, _DECODE_S[kind_of(bench)])
-        llm_measure.release(bench)
+        bench.collect()
 
 
 def peer_decode(bench: Bench) -> Iterator[dict[str, Any]]:
