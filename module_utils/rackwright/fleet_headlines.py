@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from .ages import parse_time
+from .speed_metrics import NO_SPEED, better
 
-#: answers, not speeds: a verdict judges them, a graph of them shows nothing
-_NO_SPEED = ("import", "kernel", "correctness")
 #: suites with a result per operating point, and how the name of their summary begins
 _SUMMARIES = {"llm_inference": "llm_goal_"}
-_SMALLER_IS_BETTER = ("s", "ms")
 _KEYS = ("device", "suite", "name", "dtype", "level", "unit", "value", "spread")
 
 
@@ -47,7 +45,7 @@ def headlines(report: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _wanted(result: Mapping[str, Any]) -> bool:
     value, suite = result.get("value"), str(result.get("suite"))
-    if suite in _NO_SPEED or isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if suite in NO_SPEED or isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return False
     if (result.get("details") or {}).get("state", "measured") != "measured":
         return False  # what did not fit into the memory has no speed
@@ -55,6 +53,4 @@ def _wanted(result: Mapping[str, Any]) -> bool:
 
 
 def _worse(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    if one["unit"] in _SMALLER_IS_BETTER:
-        return max(one, other, key=lambda entry: entry["value"])
-    return min(one, other, key=lambda entry: entry["value"])
+    return other if better(one["value"], other["value"], str(one["unit"])) else one

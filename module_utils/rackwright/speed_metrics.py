@@ -14,9 +14,10 @@ from .verdict_gpu import device_name
 from .verdict_record import Evidence, dig
 from .verdict_results import gpu_subjects, is_sliced
 
-#: Suites without a speed, and sums of others.
-_NOT_COMPARED = ("import", "kernel", "correctness")
-_NO_SPEED = ("llm_goal",)
+#: Suites that give answers, not speeds: a verdict judges them, comparing or plotting them shows nothing.
+NO_SPEED = ("import", "kernel", "correctness")
+#: How the names of sums of other numbers begin.
+_SUMS = ("llm_goal",)
 #: Suites whose speed depends on the slot the card sits in.
 _LINK_SUITES = ("pcie",)
 _NODE = "node"
@@ -114,7 +115,7 @@ def better(one: float, other: float, unit: str) -> bool:
 
 def _compared(result: Mapping[str, Any]) -> bool:
     suite, name = str(result.get("suite")), str(result.get("name"))
-    if suite in _NOT_COMPARED or name.startswith(_NO_SPEED) or not is_measurement(result):
+    if suite in NO_SPEED or name.startswith(_SUMS) or not is_measurement(result):
         return False
     # what did not fit, or was not measured for another reason, is told in the report and is no speed
     return dig(result, "details.state") in (None, "measured")

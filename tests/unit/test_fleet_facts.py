@@ -89,6 +89,8 @@ def result(**changes: Any) -> dict[str, Any]:
     [
         ([result(), result(value=20.0), result(value=310.0)], [20.0]),  # pairs: the worst
         ([result(unit="ms", value=3.0), result(unit="ms", value=9.0)], [9.0]),
+        ([result(unit="us", value=3.0), result(unit="us", value=9.0)], [9.0]),
+        ([result(unit="J/token", value=9.0), result(unit="J/token", value=3.0)], [9.0]),
         ([result(device="cuda:0"), result(device="cuda:1")], [300.0, 300.0]),
         ([result(suite=suite) for suite in ("import", "kernel", "correctness")], []),
         ([result(suite="llm_inference", name="llm_decode_tiny_b8")], []),
