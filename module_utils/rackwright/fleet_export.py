@@ -110,7 +110,7 @@ def _runs(verdict: Any, proof: Any) -> list[str]:
 
 def _read_report(directory: str, node: str, run_id: str) -> dict[str, Any] | str:
     try:
-        name = os.path.join(reports.file_name(run_id)[: -len(".json")], reports.file_name(node))
+        name = reports.report_path(node, run_id)
     except RackwrightError as error:
         return str(error)
     try:

@@ -119,6 +119,20 @@ def file_name(node: str) -> str:
     return f"{node}.json"
 
 
+def report_path(node: str, run_id: str) -> str:
+    """Return where a node's report of a run is, below the directory of the reports.
+
+    Raises:
+        InvalidInputError: node or run has a name that is no file name.
+    """
+    return os.path.join(_folder(run_id), file_name(node))
+
+
+def _folder(run_id: str) -> str:
+    """The name of a run as that of a folder; a bad one is refused like that of a node."""
+    return file_name(run_id)[: -len(".json")]
+
+
 def write_reports(
     directory: str,
     run_id: str,
@@ -129,13 +143,11 @@ def write_reports(
 
     Each file appears whole or not at all, and the fleet's file, written last, never names a report that is not there.
     """
-    names = {node: file_name(node) for node in documents}
-    target = os.path.join(directory, file_name(run_id)[: -len(".json")])
-    files = {node: os.path.join(run_id, name) for node, name in names.items()}
+    files = {node: report_path(node, run_id) for node in documents}
     fleet = fleet_document(documents, run_id, files, stragglers)
-    make_directory(target)
+    make_directory(os.path.join(directory, _folder(run_id)))
     for node, document in documents.items():
-        write_json(os.path.join(target, names[node]), document)
+        write_json(os.path.join(directory, files[node]), document)
     write_json(os.path.join(directory, "fleet.json"), fleet)
     return fleet
 
