@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -34,7 +34,7 @@ def listing(hosts: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequenc
     grouped = {name for names in kept.values() for name in names}
     alone = [name for name in hosts if name not in grouped]
     return {
-        "_meta": {"hostvars": {name: _unsafe_json(values) for name, values in hosts.items()}},
+        "_meta": {"hostvars": {name: _marked(values, _unsafe_json) for name, values in hosts.items()}},
         "all": {"children": ["ungrouped", *kept]},
         **({"ungrouped": {"hosts": alone}} if alone else {}),
         **{group: {"hosts": names} for group, names in kept.items()},
@@ -69,7 +69,7 @@ def to_yaml(hosts: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequenc
             )
     everything = {
         "all": {
-            "hosts": {name: _unsafe_yaml(values) for name, values in hosts.items()},
+            "hosts": {name: _marked(values, _Unsafe) for name, values in hosts.items()},
             "children": {
                 group: {"hosts": {name: {} for name in names}} for group, names in members(hosts, groups).items()
             },
@@ -95,17 +95,14 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(_Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"'))
 
 
-def _unsafe_yaml(value: Any) -> Any:
+def _marked(value: Any, unsafe: Callable[[str], Any]) -> Any:
+    """Plain data in which every text that looks like a template is what ``unsafe`` makes of it."""
     if isinstance(value, str):
-        return _Unsafe(value) if _TEMPLATE.search(value) else value
+        return unsafe(value) if _TEMPLATE.search(value) else value
     if isinstance(value, Mapping):
-        return {key: _unsafe_yaml(inner) for key, inner in value.items()}
-    return [_unsafe_yaml(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _marked(inner, unsafe) for key, inner in value.items()}
+    return [_marked(inner, unsafe) for inner in value] if isinstance(value, list) else value
 
 
-def _unsafe_json(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"__ansible_unsafe": value} if _TEMPLATE.search(value) else value
-    if isinstance(value, Mapping):
-        return {key: _unsafe_json(inner) for key, inner in value.items()}
-    return [_unsafe_json(inner) for inner in value] if isinstance(value, list) else value
+def _unsafe_json(text: str) -> dict[str, str]:
+    return {"__ansible_unsafe": text}
