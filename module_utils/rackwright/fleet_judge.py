@@ -154,7 +154,7 @@ def _remember_proofs(
 
 def _remember_numbers(options: Options, documents: Mapping[str, Mapping[str, Any]], relative: Relative) -> str | None:
     """Add the numbers of nodes that did not fail to the history; return where a damaged one was moved to."""
-    good = [node for node, document in documents.items() if document["verdict"] in verdict.GOOD]
+    good = [node for node, document in documents.items() if document["verdict"] in proof.GOOD]
     measured = [pair for node in good for pair in relative.measured.get(node) or []]
     if not measured:
         return None

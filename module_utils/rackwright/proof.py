@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import coherence
-from .verdict_record import dig
+from .benchmark_levels import LEVELS
+from .verdict_record import PASS, UNATTAINABLE, WARN, dig
 
-#: Verdicts after which a node is not proven again while it stays what it was.
-GOOD = ("pass", "warn", "unattainable")
-_LEVELS = ("quick", "standard", "full")
+#: Verdicts that speak for the node, which is not proven again while it stays what it was: a goal beyond its card is no
+#: fault of it.
+GOOD = (PASS, WARN, UNATTAINABLE)
 
 
 def fingerprint(gpu: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def benchmark_due(
     """
     kept = (last or {}).get("benchmarks") or {}
     reason = f"no benchmark of level {level} is recorded"
-    for name in _LEVELS[_LEVELS.index(level) :]:
+    for name in LEVELS[LEVELS.index(level) :]:
         earlier = kept.get(name)
         if not isinstance(earlier, Mapping):
             continue
@@ -139,7 +140,7 @@ def updated(
     if document["verdict"] not in GOOD:
         entry.pop("benchmarks", None)  # what failed since does not speak for the node any more
     measured = document.get("benchmark")
-    if isinstance(measured, Mapping) and measured.get("level") in _LEVELS and mark:
+    if isinstance(measured, Mapping) and measured.get("level") in LEVELS and mark:
         level, benchmarks = str(measured["level"]), dict(entry.get("benchmarks") or {})
         state = {"torch": dig(document, "torch.version"), "fingerprint": mark}
         earlier = benchmarks.get(level) or {}

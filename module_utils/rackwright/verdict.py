@@ -48,8 +48,6 @@ PROOF = {
 }
 #: Verdicts, the worst first.
 VERDICTS = (FAIL, UNATTAINABLE, WARN, PASS)
-#: Verdicts that speak for the node: a goal beyond its card is no fault of it.
-GOOD = (PASS, WARN, UNATTAINABLE)
 
 _SECTIONS: tuple[Callable[[Evidence], list[Check]], ...] = (
     verdict_gpu.situation_checks,
