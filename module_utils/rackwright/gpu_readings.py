@@ -49,17 +49,17 @@ class Meter:
 
     def used_bytes(self) -> int | None:
         """Return the bytes of device memory in use, by every process and the driver."""
-        memory = self._memory()
-        return int(memory.used) if memory is not None else None
+        return self.memory()[0]
 
     def total_bytes(self) -> int | None:
         """Return the bytes of device memory in all."""
-        memory = self._memory()
-        return int(memory.total) if memory is not None else None
+        return self.memory()[1]
 
-    def _memory(self) -> Any:
-        # a GPU that shares the system's memory counts the page cache as used
-        return None if self.unified else _ask(self.nvml, "nvmlDeviceGetMemoryInfo", self.handle)
+    def memory(self) -> tuple[int | None, int | None]:
+        """Return the bytes in use and in all, of one moment; None of a GPU that shares the system's memory."""
+        # such a GPU counts the page cache as used
+        memory = None if self.unified else _ask(self.nvml, "nvmlDeviceGetMemoryInfo", self.handle)
+        return (int(memory.used), int(memory.total)) if memory is not None else (None, None)
 
     def utilisation(self) -> int | None:
         """Return the percentage of the last sampling period in which a kernel ran."""
@@ -114,7 +114,15 @@ def watch_of(meter: Meter | None, missing: str | None) -> Watch:
 
 def busy_of(meter: Meter | None) -> str | None:
     """Return why the GPU is busy, or None; without a meter it stays unknown, which is None too."""
-    return _busy(meter.nvml, meter.handle, meter.unified) if meter is not None else None
+    if meter is None:
+        return None
+    processes = [
+        {"pid": int(process.pid), "name": _process_name(int(process.pid))}
+        for process in _ask(meter.nvml, "nvmlDeviceGetComputeRunningProcesses", meter.handle) or []
+    ]
+    used, total = meter.memory()
+    drawing = _ask(meter.nvml, "nvmlDeviceGetGraphicsRunningProcesses", meter.handle)
+    return busy_reason(processes, used, total, [os.getpid()], desktop=bool(drawing) or os.path.exists(_WINDOWS_GPU))
 
 
 def _find(nvml: Nvml, uuid: str) -> Any:
@@ -135,15 +143,10 @@ def reading(nvml: Nvml, handle: Any) -> Reading:
         "memory_mhz": _ask(nvml, "nvmlDeviceGetClockInfo", handle, _CLOCK_MEMORY),
         "power_w": power / 1000 if power is not None else None,
         "temperature_c": _ask(nvml, "nvmlDeviceGetTemperature", handle, _TEMPERATURE_GPU),
-        "memory_used_bytes": _used_bytes(nvml, handle),
+        "memory_used_bytes": Meter(nvml, handle).used_bytes(),
         "reasons": nvml_names.reasons_of(mask) if mask is not None else None,
         "counters_ns": _counters(nvml, handle),
     }
-
-
-def _used_bytes(nvml: Nvml, handle: Any) -> int | None:
-    memory = _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
-    return int(memory.used) if memory is not None else None
 
 
 def _ask(nvml: Nvml, names: str | tuple[str, ...], *args: Any) -> Any:
@@ -158,17 +161,6 @@ def _counters(nvml: Nvml, handle: Any) -> dict[str, int]:
     if values is None:
         return {}
     return {reason: int(item.value.ullVal) for reason, item in zip(COUNTER_FIELDS, values) if item.nvmlReturn == 0}
-
-
-def _busy(nvml: Nvml, handle: Any, unified: bool) -> str | None:
-    processes = [
-        {"pid": int(process.pid), "name": _process_name(int(process.pid))}
-        for process in _ask(nvml, "nvmlDeviceGetComputeRunningProcesses", handle) or []
-    ]
-    memory = None if unified else _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
-    used, total = (int(memory.used), int(memory.total)) if memory is not None else (None, None)
-    drawing = _ask(nvml, "nvmlDeviceGetGraphicsRunningProcesses", handle)
-    return busy_reason(processes, used, total, [os.getpid()], desktop=bool(drawing) or os.path.exists(_WINDOWS_GPU))
 
 
 def _process_name(pid: int) -> str | None:
