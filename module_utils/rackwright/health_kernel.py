@@ -12,7 +12,6 @@ from typing import Any
 
 from .health_record import MONITOR, Check, finding, not_applicable, not_measured, ok, rank
 from .health_view import View, subject
-from .xid_rules import judge_log
 
 #: check by kind of event; kinds that are not here are kernel.other
 KINDS = {
@@ -59,22 +58,11 @@ def kernel_checks(view: View) -> list[Check]:
     return [_log(log), *findings, *quiet]
 
 
-def judgements(view: View) -> list[dict[str, Any]]:
-    """Every event of the log with its judgement, oldest first."""
-    architectures = {
-        str((device.get("pci") or {}).get("address")): str(device["architecture"])
-        for device in view.devices
-        if device.get("architecture")
-    }
-    events = view.kernel.get("events") or []
-    return judge_log(events, view.boot_id, view.kernel.get("boots") or (), architectures)
-
-
 def _findings(view: View) -> list[Check]:
     """One finding per check and subject: the worst event speaks, the others are counted with it."""
     names = {(device.get("pci") or {}).get("address"): subject(device) for device in view.devices}
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for judged in judgements(view):
+    for judged in view.judgements:
         if rank(judged["severity"]):
             key = (KINDS.get(judged["event"]["kind"], OTHER), _subject(judged["event"], names))
             grouped.setdefault(key, []).append(judged)
@@ -117,7 +105,7 @@ def _log(log: Mapping[str, Any]) -> Check:
 def capped(view: View, most: int = 100) -> dict[str, Any]:
     """Events for the report, the worst and newest first, and how many were left out."""
     ordered = sorted(
-        judgements(view),
+        view.judgements,
         key=lambda judged: (rank(judged["severity"]), str(judged["event"].get("time") or "")),
         reverse=True,
     )

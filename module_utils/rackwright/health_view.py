@@ -11,12 +11,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from . import gpu_modes
 from .catalogue_specs import SPECS
 from .health_limits import merged
 from .health_record import NOT_APPLICABLE, NOT_MEASURED, OK, Check, not_applicable, not_measured
+from .xid_rules import judge_log
 
 _NOT_SUPPORTED, _NOT_OFFERED = "(NVML 3)", "(NVML 13)"
 #: parts of a device that newer drivers brought: one that has no such function has nothing to tell
@@ -152,6 +154,17 @@ class View:
         who = {"uuid": device.get("uuid"), "index": device.get("index")}
         value = gpu_modes.wants_of(who, self.modes).get(mode)
         return None if value == gpu_modes.DEFAULT else value
+
+    @cached_property
+    def judgements(self) -> list[dict[str, Any]]:
+        """Every event of the kernel's log with its judgement, oldest first; checks and report both ask for them."""
+        architectures = {
+            str(dig(device, "pci.address")): str(device["architecture"])
+            for device in self.devices
+            if device.get("architecture")
+        }
+        events = self.kernel.get("events") or []
+        return judge_log(events, self.boot_id, self.kernel.get("boots") or (), architectures)
 
     # ---- what was before ----
 

@@ -196,13 +196,19 @@ def _place(event: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 class _Log:
-    """What a log is asked for: in which boots the same was seen, and which Xids one GPU had in one boot."""
+    """What a log is asked for: in which boots the same was seen, and which Xids one GPU had in one boot.
+
+    ``codes``, ``names`` (of processes, by code) and ``recoveries`` (Xid 154) are those of one GPU in one boot, gathered
+    once: a flood is thousands of events of one GPU, and each of them asks.
+    """
 
     def __init__(self, events: Sequence[Mapping[str, Any]], boots: Iterable[str]) -> None:
         self.order = list(dict.fromkeys([*boots, *(e["boot_id"] for e in events if e.get("boot_id"))]))
         self.seen: dict[tuple[Any, ...], set[str]] = {}
         self.loaded: dict[str | None, str] = {}
-        self.xids: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+        self.codes: dict[tuple[Any, ...], set[Any]] = {}
+        self.names: dict[tuple[Any, ...], set[str]] = {}
+        self.recoveries: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
         for event in events:
             seen = self.seen.setdefault(_identity(event), set())
             if event.get("boot_id"):
@@ -210,10 +216,14 @@ class _Log:
             if event.get("kind") == "driver_loaded" and event.get("time"):
                 self.loaded[event.get("boot_id")] = event["time"]
             if event.get("kind") == "xid":
-                self.xids.setdefault(_place(event), []).append(event)
+                self._add(event, _place(event), event.get("code"))
 
-    def beside(self, event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        return self.xids.get(_place(event), [])
+    def _add(self, event: Mapping[str, Any], place: tuple[Any, ...], code: Any) -> None:
+        self.codes.setdefault(place, set()).add(code)
+        if event.get("name"):
+            self.names.setdefault((*place, code), set()).add(str(event["name"]))
+        if code == RECOVERY_ACTION:
+            self.recoveries.setdefault(place, []).append(event)
 
     def loaded_after(self, event: Mapping[str, Any]) -> bool:
         return bool(event.get("time")) and self.loaded.get(event.get("boot_id"), "") > event["time"]
@@ -270,10 +280,8 @@ def _recovered(found: Judgement, log: _Log) -> str | None:
         return None
     later = [
         other
-        for other in log.beside(event)
-        if other.get("code") == RECOVERY_ACTION
-        and other.get("sub") not in (None, event.get("sub"))
-        and (other.get("time") or "") > event["time"]
+        for other in log.recoveries.get(_place(event), [])
+        if other.get("sub") not in (None, event.get("sub")) and (other.get("time") or "") > event["time"]
     ]
     if not later:
         return None
@@ -290,12 +298,11 @@ def _in_company(found: Judgement, log: _Log) -> None:
         return
     if event.get("code") == 45:
         told = event.get("data", {}).get("caused_by")
-        first = [told] if told else sorted({int(other["code"]) for other in log.beside(event)} - {45, RECOVERY_ACTION})
+        first = [told] if told else sorted({int(code) for code in log.codes[_place(event)]} - {45, RECOVERY_ACTION})
         if first:
             found["why"] += f". It follows Xid {', '.join(map(str, first))}"
     elif event.get("code") in (13, 31):
-        same = [other for other in log.beside(event) if other.get("code") == event["code"]]
-        names = sorted({str(other["name"]) for other in same if other.get("name")})
+        names = sorted(log.names.get((*_place(event), event["code"]), ()))
         if len(names) > 1:
             found["actions"] = [*found["actions"], *steps("run_field_diagnostics")]
             found["why"] += f". Several applications met it on this GPU: {', '.join(names)}"
