@@ -109,7 +109,7 @@ def _run_gpus(document: dict[str, Any], group: GroupRunner, request: Request, de
         if phase.kind == "node":
             _run_node(document, group, request, devices, phase.suites, settle_s)
             continue
-        if phase.kind == "ranks" and phase.suites == ("llm_training",) and len(devices) < 2:
+        if phase.needs_two and len(devices) < 2:
             continue  # one GPU has trained in the first phase
         ranks = phase.kind == "ranks"
         devices = _run_group(document, group, request, devices, phase.suites, ranks, settle_s)

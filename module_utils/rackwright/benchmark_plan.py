@@ -51,6 +51,11 @@ class Phase:
     kind: str
     suites: tuple[str, ...]
 
+    @property
+    def needs_two(self) -> bool:
+        """Whether it says something only where two GPUs or more are measured; one alone is burnt like several."""
+        return self.kind != "devices" and self.suites != ("burn",)
+
 
 def phases(suites: Sequence[str]) -> list[Phase]:
     """Return what is run one after the other on a node with GPUs."""
@@ -73,7 +78,7 @@ def estimated_seconds(
         return round(_START_S + sum(_suite_seconds(suite, device, numbers, 1, options) for suite in suites))
     total = _START_S
     for phase in phases(suites):
-        if phase.kind != "devices" and phase.suites != ("burn",) and count < 2:
+        if phase.needs_two and count < 2:
             continue
         total += _START_S + sum(_suite_seconds(suite, device, numbers, count, options) for suite in phase.suites)
     return round(total)
