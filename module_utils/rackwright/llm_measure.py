@@ -233,9 +233,7 @@ def _result(
         "value": details["output_tokens_per_s"],
         "median_s": sorted(timed.itl_s)[len(timed.itl_s) // 2],
         "conditions": {"data": "normal weights, random tokens", "label": LABEL, "seed": bench.seed},
-        "clocks": watched.get("clocks"),
-        "throttle": watched.get("throttle"),
-        "missing": watched.get("missing", {}),
+        **watched,
         "details": details,
     }
 

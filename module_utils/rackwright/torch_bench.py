@@ -269,7 +269,6 @@ class Bench:
     ) -> dict[str, Any]:
         """Complete ``result`` with the distribution of ``amount / time / scale`` and with what the watch saw."""
         numbers = measure.summarize(measure.rates(seconds, amount, scale))
-        watched = record.result()
         return {
             **result,
             "value": numbers["median"],
@@ -278,9 +277,7 @@ class Bench:
             "device_name": self.info.get("name"),
             "level": self.level_name,
             "median_s": sorted(seconds)[len(seconds) // 2],
-            "clocks": watched.get("clocks"),
-            "throttle": watched.get("throttle"),
-            "missing": watched.get("missing", {}),
+            **record.result(),
         }
 
 

@@ -87,7 +87,7 @@ def _repeat(bench: Bench, dtype: str, size: int) -> dict[str, Any]:
         "median_s": elapsed / products,
         "conditions": {"data": "integers"},
         "details": {"products": products, "seconds": elapsed, "checksum": checksum, "differences": differences},
-        **{key: value for key, value in record.result().items() if key in ("clocks", "throttle", "missing")},
+        **record.result(),
     }
 
 
