@@ -98,9 +98,7 @@ def count(view: View) -> Check:
         return not_measured(name, who, "the GPUs could not be counted")
     observed = {"nvml": here, "pci": on_bus}
     if on_bus is None and not wanted:
-        return not_measured(
-            name, who, str((view.gpu.get("missing") or {}).get("pci_count") or "the PCI bus was not read")
-        )
+        return not_measured(name, who, view.why("pci_count", "the PCI bus was not read"))
     # GPUs of the bus that are given to another driver on purpose (vfio-pci) are not missed
     missed = here + len(view.gpu.get("lost_pci_addresses") or [])
     expected = wanted if view.declared("gpu_count") is not None else max(wanted, missed)

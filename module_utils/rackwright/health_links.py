@@ -202,19 +202,16 @@ def fabric_manager(view: View) -> Check:
     """Whether it runs where it is needed; that its version is the driver's is a rule of coherence."""
     name, who = "fabric.manager", "node"
     part = (view.gpu.get("software") or {}).get("fabric_manager") or {}
-    missing = view.gpu.get("missing") or {}
     if part.get("needed") is None:
-        return not_measured(
-            name, who, str(missing.get("software.fabric_manager.needed") or "whether it is needed is not known")
-        )
+        why = view.why("software.fabric_manager.needed", "whether it is needed is not known")
+        return not_measured(name, who, why)
     if not part["needed"]:
         return not_applicable(name, who, "the node has no NVSwitch of its own")
     if view.gpu.get("simulated"):
         return not_applicable(name, who, "simulated NVSwitches need no fabric manager")
     if part.get("running") is None:
-        return not_measured(
-            name, who, str(missing.get("software.fabric_manager.running") or "its process was not looked for")
-        )
+        why = view.why("software.fabric_manager.running", "its process was not looked for")
+        return not_measured(name, who, why)
     if not part["running"]:
         reason = "the node has NVSwitches and no fabric manager runs: CUDA fails with error 802"
         return finding(name, who, RESET, reason, observed="not running", expected="running")
@@ -229,9 +226,7 @@ def peer_access(view: View) -> Check:
     if len(view.devices) < 2 and (view.devices or view.gpu.get("situation") == "no_gpu"):
         return not_applicable(name, who, "the node has no two GPUs")
     if not isinstance(matrix, list) or not isinstance(p2p, list) or not indices:
-        return not_measured(
-            name, who, str((view.gpu.get("missing") or {}).get("topology.p2p") or "the driver did not tell")
-        )
+        return not_measured(name, who, view.why("topology.p2p", "the driver did not tell"))
     linked = [
         device.get("index") for device in view.devices if any(link.get("active") for link in _links(view, device)[0])
     ]

@@ -112,9 +112,7 @@ def peer_memory(view: View) -> Check:
     if not any(port.get("state") == "ACTIVE" for port in ports.value):
         return not_applicable(name, who, "no RDMA port is active")
     if modules is None:
-        return not_measured(
-            name, who, str((view.gpu.get("missing") or {}).get("driver.kernel_modules") or "modules were not read")
-        )
+        return not_measured(name, who, view.why("driver.kernel_modules", "modules were not read"))
     flavour = (view.gpu.get("driver") or {}).get("flavour")
     if "nvidia_peermem" in modules or flavour == "open":
         return ok(name, who, "nvidia_peermem" if "nvidia_peermem" in modules else "dma-buf of the open modules")

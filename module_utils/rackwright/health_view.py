@@ -137,6 +137,10 @@ class View:
         """A reading of a device."""
         return read(device, path, device.get("missing") or {})
 
+    def why(self, path: str, otherwise: str) -> str:
+        """Why the fact lacks a value: its own reason, else these words."""
+        return str((self.gpu.get("missing") or {}).get(path) or otherwise)
+
     def of_host(self, path: str) -> Reading:
         return read(self.host, path, self.host.get("missing") or {})
 
