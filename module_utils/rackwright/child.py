@@ -160,12 +160,12 @@ def _supervise(pid: int, reader: Reader, started: float, timeout: float) -> Chil
         while not reader.done and time.monotonic() < deadline and not has_ended(pid):
             reader.read(min(POLL_S, deadline - time.monotonic()))
         if reader.done and not reader.complete:
-            wait_for_end(pid, min(KILL_GRACE_S, max(0.0, deadline - time.monotonic())))
+            _wait_for_end(pid, min(KILL_GRACE_S, max(0.0, deadline - time.monotonic())))
         ended = has_ended(pid)
         reader.drain()
     finally:
         # also reached when the caller is interrupted: no child outlives the call
-        status = end_child(pid)
+        status = _end_child(pid)
     return judge(reader, status, ended, timeout, time.monotonic() - started)
 
 
@@ -217,7 +217,7 @@ def has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def wait_for_end(pid: int, limit_s: float) -> bool:
+def _wait_for_end(pid: int, limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
     pause = 0.001
     while not has_ended(pid):
@@ -228,7 +228,7 @@ def wait_for_end(pid: int, limit_s: float) -> bool:
     return True
 
 
-def end_child(pid: int) -> int | None:
+def _end_child(pid: int) -> int | None:
     """Kill what is left of the child's process group and reap the child; None when it cannot be killed."""
     kill_child(pid)
     return reap_child(pid, KILL_GRACE_S)
@@ -245,7 +245,7 @@ def kill_child(pid: int) -> None:
 
 def reap_child(pid: int, limit_s: float) -> int | None:
     """Wait at most ``limit_s`` for a killed child and return its status; None when it is still there."""
-    if not wait_for_end(pid, limit_s):
+    if not _wait_for_end(pid, limit_s):
         return None
     return os.waitpid(pid, 0)[1]
 
