@@ -18,6 +18,7 @@ from . import gpu_modes
 from .catalogue_specs import SPECS
 from .health_limits import merged
 from .health_record import NOT_APPLICABLE, NOT_MEASURED, OK, Check, not_applicable, not_measured
+from .record import dig
 from .xid_rules import judge_log
 
 _NOT_SUPPORTED, _NOT_OFFERED = "(NVML 3)", "(NVML 13)"
@@ -64,13 +65,6 @@ class Growth:
     def fraction(self) -> float | None:
         """Part of the time, where the counter counts nanoseconds."""
         return self.amount / 1e9 / self.seconds if self.seconds else None
-
-
-def dig(record: Any, path: str) -> Any:
-    """Return the value at a dotted path, None where a part of the path is absent."""
-    for key in path.split("."):
-        record = record.get(key) if isinstance(record, Mapping) else None
-    return record
 
 
 def read(record: Record, path: str, missing: Record) -> Reading:

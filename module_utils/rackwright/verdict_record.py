@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from . import verdict_gates
+from .record import dig
 
 PASS = "pass"
 WARN = "warn"
@@ -48,16 +49,6 @@ def check(
         "reason": reason,
         "next_step": next_step,
     }
-
-
-def dig(record: Any, path: str) -> Any:
-    """Return the value at a dotted path, or None where any part of the path is absent."""
-    for key in path.split("."):
-        # dict is asked first: the check for any mapping takes ten times as long, and this is called a million times
-        if not isinstance(record, (dict, Mapping)):
-            return None
-        record = record.get(key)
-    return record
 
 
 def part(record: Any, path: str) -> Mapping[str, Any]:
