@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.proof_site import AWAY, BENCHMARK, HEALTHY, build, calls, play
+import yaml
+from unit.proof_site import AWAY, BENCHMARK, HEALTHY, ROOT, build, calls, play
 from unit.verdict_samples import cuda_benchmark, finding, gpu, health, no_gpu, own_uuids
 
 BENCH = "benchmark-nodes.yml"
@@ -120,3 +121,24 @@ def test_each_group_has_its_own_gates(site: Path) -> None:
     assert {name: entry["verdict"] for name, entry in verdicts.items()} == {"strict": "fail", "lenient": "pass"}, (
         done.stdout
     )
+
+
+@pytest.mark.parametrize("playbook", ["prove-nodes.yml", BENCH])
+def test_a_repetition_is_asked_for_with_what_the_first_measurement_was(playbook: str) -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / playbook).read_text(encoding="utf-8"))
+    judging = yaml.safe_load((ROOT / "playbooks/judge-nodes.yml").read_text(encoding="utf-8"))
+    options = ("level", "timeout", "llm_workload", "llm_goal")
+
+    first = next(found for found in map(benchmark_of, plays) if found)
+    again = next(found for found in map(benchmark_of, judging) if found)
+    handed_on = next(one["vars"] for one in plays if one.get("ansible.builtin.import_playbook") == "judge-nodes.yml")
+
+    assert {name for name in options if f"__judge_{name}" in again[name]} == set(options)
+    assert {name for name in options if name in first} == {name for name in options if f"__judge_{name}" in handed_on}
+
+
+def benchmark_of(play: dict[str, Any]) -> dict[str, Any] | None:
+    """The options with which a play measures, None where it does not."""
+    tasks = [task for entry in play.get("tasks", []) for task in entry.get("block", [])]
+    asked: list[dict[str, Any]] = [task["torch_benchmark"] for task in tasks if "torch_benchmark" in task]
+    return next((options for options in asked if "level" in options), None)
