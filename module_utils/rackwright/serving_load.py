@@ -15,6 +15,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .serving_answer import Answer
 from .serving_client import Client, clock
@@ -41,6 +42,10 @@ class Query:
     def path(self) -> str:
         """The endpoint below the prefix of the API."""
         return "/chat/completions" if self.chat else "/completions"
+
+    def body(self, prompt: Prompt) -> dict[str, Any]:
+        """The body of a request with this prompt."""
+        return body(prompt, self.chat, self.model, self.max_tokens, self.ignore_eos)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ async def warm_up(client: Client, query: Query, prompts: Iterator[Prompt], count
 
     async def one(prompt: Prompt) -> bool:
         async with gate:
-            answer = await client.ask(query.path, _body(query, prompt))
+            answer = await client.ask(query.path, query.body(prompt))
         return answer.error is None
 
     answered = await asyncio.gather(*(one(prompt) for prompt in itertools.islice(prompts, count)))
@@ -126,10 +131,6 @@ def broken_off(answer: Answer, query: Query) -> str | None:
     if answer.error not in (None, "no_tokens") or answer.finish_reason is not None or not query.gives_reason:
         return None
     return f"the stream ended after {len(answer.token_s)} pieces without a reason: the server broke the answer off"
-
-
-def _body(query: Query, prompt: Prompt) -> dict[str, object]:
-    return body(prompt, query.chat, query.model, query.max_tokens, query.ignore_eos)
 
 
 class _Run:
@@ -200,7 +201,7 @@ class _Run:
             timeline.error, timeline.detail = "not_sent", "the load had been stopped"
             timeline.end_s = timeline.start_s
             return
-        answer = await self.client.ask(self.query.path, _body(self.query, prompt))
+        answer = await self.client.ask(self.query.path, self.query.body(prompt))
         cause = broken_off(answer, self.query)
         if cause:
             answer.error, answer.detail = "broken_stream", cause

@@ -142,8 +142,7 @@ async def probe(client: Client, query: Query, request: Request) -> tuple[int | N
         ProbeError: it is not answered in full.
     """
     prompt = next(_prompts(request, request.prompt_tokens, "probe"))
-    asked = serving_prompts.body(prompt, query.chat, query.model, query.max_tokens, query.ignore_eos)
-    answer = await _until_ready(client, query.path, asked, request.wait_s)
+    answer = await _until_ready(client, query.path, query.body(prompt), request.wait_s)
     if answer.error:
         step = ERRORS[answer.error]
         # not for any 400: the same status says that the model is another one or the prompt too long
