@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from . import proof, verdict_health
+from . import ages, proof, verdict_health
 from .verdict_record import Evidence, dig
 
 
@@ -71,11 +71,10 @@ def _unchanged(earlier: Mapping[str, Any], now: datetime) -> str:
 
 def age(at: str, now: datetime) -> str:
     """Return how long ago a UTC time was, in its largest sensible unit: ``40 minutes``, ``5 hours``, ``12 days``."""
-    try:
-        then = datetime.strptime(at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
-    except ValueError:
+    known = ages.age_seconds(at, now)
+    if known is None:
         return "an unknown time"
-    seconds = max(0.0, (now - then).total_seconds())
+    seconds = max(0.0, known)
     for unit, length, most in (("minute", 60, 120), ("hour", 3600, 48), ("day", 86400, None)):
         count = int(seconds // length)
         if most is None or count < most:
