@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,16 +41,15 @@ class ActionModule(ControlAction):
             else:
                 silent[name] = _why(result)
         directory = reports.from_here(options["reports_dir"])
-        unwritten = None
+        location, unwritten = None, None
         if not self._task.check_mode:
+            location = health_reports.folder_of(directory)
             # a full disk here is no reason to keep silent about broken nodes: the table comes first, then the failure
             try:
                 health_reports.write(directory, documents)
             except RackwrightError as error:
                 unwritten = str(error)
-        location = None if self._task.check_mode else os.path.join(directory, "health")
-        if unwritten:
-            location = f"not all are written. {unwritten}"
+                location = f"not all are written. {unwritten}"
         failed = health_reports.failed(documents, silent, options["fail_at"])
         return {
             "changed": False,

@@ -16,7 +16,6 @@ from .text_table import MAX_ROWS, SIMULATED, table
 from .text_table import WIDTH as _WIDTH
 
 SILENT = "silent"
-_FOLDER = "health"
 _COLUMNS = ("node", "gpus", "driver", "checks", "health")
 _SHRINKABLE = ("gpus", "checks", "node")
 _MOST_FINDINGS = 12
@@ -25,9 +24,14 @@ _WORDS = {"ok": "ok", "finding": "found", "not_applicable": "n/a", "not_measured
 Node = Mapping[str, Any]
 
 
+def folder_of(directory: str) -> str:
+    """Where the documents of all nodes lie."""
+    return os.path.join(directory, "health")
+
+
 def path_of(directory: str, node: str) -> str:
     """Where the document of a node lies."""
-    return os.path.join(directory, _FOLDER, reports.file_name(node))
+    return os.path.join(folder_of(directory), reports.file_name(node))
 
 
 def baseline_of(path: str) -> dict[str, Any]:
@@ -57,7 +61,7 @@ def baseline_of(path: str) -> dict[str, Any]:
 def write(directory: str, documents: Mapping[str, Node]) -> None:
     """Write the document of every node, whole or not at all."""
     if documents:
-        reports.make_directory(os.path.join(directory, _FOLDER))
+        reports.make_directory(folder_of(directory))
     for name, document in documents.items():
         reports.write_json(path_of(directory, name), document)
 
@@ -121,7 +125,6 @@ def _node(name: str, document: Node, found: Sequence[Check]) -> list[str]:
 
 
 def _wrapped(text: str, first: str, later: str) -> list[str]:
-
     return textwrap.wrap(
         text, _WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
     )
