@@ -47,7 +47,7 @@ def baseline_of(path: str) -> dict[str, Any]:
             baseline = json.load(stream)["baseline"]
         if not isinstance(baseline, dict):
             raise TypeError("its baseline is no mapping")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInputError(
             "read what the last check knew",
             path,

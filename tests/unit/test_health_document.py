@@ -157,7 +157,7 @@ def test_documents_are_written_and_their_baseline_comes_back(tmp_path: Path) -> 
     assert health_reports.baseline_of(path + ".not") == {}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"baseline": 7}', '{"baseline": null}'])
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "[]", "{}", '{"baseline": 7}', '{"baseline": null}'])
 def test_a_file_that_is_no_document_is_an_error_that_says_what_to_do(tmp_path: Path, content: str) -> None:
     path = tmp_path / "gpu-a.json"
     path.write_text(content, encoding="utf-8")
