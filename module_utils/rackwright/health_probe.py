@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Mapping
 from typing import Any
 
-from . import gpu_modes, kernel_events, kernel_lines, kernel_log
+from . import gpu_modes, kernel_events, kernel_log
 from .child import run_in_child
 from .errors import InvalidInputError
 from .gpu_probe import probe
@@ -26,7 +26,6 @@ WINDOW_MAX_S = 30 * 86400.0
 _HOST_TIMEOUT_S = 60.0
 _KERNEL_TIMEOUT_S = 60.0
 _GRACE_S = 10.0
-_BOOT_ID = "proc/sys/kernel/random/boot_id"
 
 
 def check_node(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,11 +46,10 @@ def check_node(options: Mapping[str, Any]) -> dict[str, Any]:
         expected["stack"] = {"driver": {"version": str(expected["driver_version"])}}
     sysroot = options["sysroot"]
     gpu = probe(sysroot, options["timeout"], options["extra_gpus"], health=True)
-    kernel = _kernel(sysroot, options["window_s"], options["kernel_log"])
     view = View(
         gpu=gpu,
         host=_host(sysroot, options["smart"]),
-        kernel=kernel,
+        kernel=_kernel(sysroot, options["window_s"], options["kernel_log"]),
         expected=expected,
         modes=modes,
         baseline=_baseline(options["baseline"]),
@@ -59,7 +57,7 @@ def check_node(options: Mapping[str, Any]) -> dict[str, Any]:
         dcgm=_diagnostics(options["dcgm_level"], gpu),
         extra_gpus=tuple(options["extra_gpus"]),
         now=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        boot_id=kernel.get("boot_id") or kernel_lines.boot_id(Tree(sysroot).line(_BOOT_ID)),
+        boot_id=kernel_log.boot_id(Tree(sysroot)),
     )
     told = document(view, options["window_s"])
     return {"changed": False, "gpu_health": told, "ansible_facts": {"gpu_health": digest(told)}}

@@ -89,6 +89,11 @@ def read(
     return _result(reader, None, [], False, 0, "; ".join(reasons))
 
 
+def boot_id(tree: Tree) -> str | None:
+    """The boot that runs now, as the journal writes it."""
+    return forms.boot_id(tree.line("proc/sys/kernel/random/boot_id"))
+
+
 def _order(source: str, path: str | None, tree: Tree) -> tuple[str, ...]:
     if source != "auto":
         return (source,)
@@ -130,7 +135,7 @@ class _Reader:
         self.tree = tree
         self.run = run
         self.path = path
-        self.boot_id = forms.boot_id(tree.line("proc/sys/kernel/random/boot_id"))
+        self.boot_id = boot_id(tree)
 
     def journal(self) -> _Found:
         since = [f"--since=@{int(self.start)}"]
